@@ -1,0 +1,296 @@
+//! What lies in the maps. A change here is a change of [`LAYOUT_VERSION`].
+//!
+//! | map | kind | key → value | written by | read by |
+//! |---|---|---|---|---|
+//! | `SETTINGS` | array, 1 | → [`Settings`] | brain | reflex |
+//! | `LINKS` | array, [`LINK_SLOTS`] | ifindex → port id (`u32`, 0 none) | control | reflex |
+//! | `LINKS_HIGH` | hash | ifindex (`u32`) → port id (`u32`) | control | reflex, when ifindex ≥ [`LINK_SLOTS`] |
+//! | `PORTS` | array, [`PORT_SLOTS`] | port id → [`PortConfig`] | control | reflex |
+//! | `BUCKETS` | array, [`PORT_SLOTS`] | port id → [`PortBuckets`] | reflex | reflex |
+//! | `VERDICTS` | hash, [`VERDICTS_MAX`] | [`PairKey`] → [`PairVerdict`] | brain; `last_seen` reflex | reflex, brain (aging) |
+//! | `COUNTERS` | per-CPU array, [`PORT_SLOTS`] | port id → [`PortCounters`] | reflex | control |
+//! | `DROPS` | array, [`PORT_SLOTS`] | port id → [`PortDrops`] | reflex (atomic) | control |
+//! | `PUNTS` | array, 1 | → `u64` punted since load (atomic) | reflex | reflex, control |
+//! | `BRAIN` | array, mmapable, [`PORT_SLOTS`] | port id → [`BrainPort`]; slot 0 is the switch itself | brain | reflex (slot 0 `settled`), control |
+
+use crate::DropReason;
+
+/// Version of everything in this file; part of the pin path, so that two layouts never meet.
+pub const LAYOUT_VERSION: u32 = 1;
+
+/// Entries of the arrays indexed by port id (0 to 4095).
+pub const PORT_SLOTS: usize = 4096;
+/// Entries of the array indexed by interface index; larger indices are in `LINKS_HIGH`.
+pub const LINK_SLOTS: usize = 65_536;
+/// Entries of `LINKS_HIGH`.
+pub const LINKS_HIGH_MAX: usize = 4096;
+/// Station pairs whose verdict the kernel remembers.
+pub const VERDICTS_MAX: usize = 131_072;
+/// Room for drop reasons, more than there are.
+pub const REASON_SLOTS: usize = 32;
+
+/// TPID of the punt tag (IEEE 802.1Q-2022, table 9-1: S-VLAN).
+pub const PUNT_TPID: u16 = 0x88a8;
+/// Bits of the punt tag that hold the port id.
+pub const PUNT_ID_MASK: u16 = 0x0fff;
+
+/// The smallest segment size accepted from a guest: Linux's own `TCP_MIN_SND_MSS` (include/net/tcp.h). Below it one
+/// 64 KiB write becomes tens of thousands of wire frames.
+pub const GSO_SIZE_MIN: u16 = 48;
+
+/// What both programs read once per frame. One element, written by the brain.
+#[repr(C)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Settings {
+    /// Interface index of the punt tap.
+    pub punt_ifindex: u32,
+    /// Verdicts of another generation are stale: the pair is punted anew.
+    pub generation: u32,
+    /// `SETTING_*`.
+    pub flags: u32,
+    /// Frames that may be on their way to the brain at once, over all ports; below the punt tap's ring size, so that
+    /// the ring never overflows.
+    pub punt_in_flight_max: u32,
+}
+
+/// A brain listens: misses are punted. Without it they are dropped as `brain_absent`.
+pub const SETTING_PUNT: u32 = 1;
+/// Punt buckets are off (user-space datapath: every frame is punted).
+pub const SETTING_PUNT_UNLIMITED: u32 = 2;
+
+/// A port as the reflex needs it. Written by control, read by both programs.
+#[repr(C)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct PortConfig {
+    /// Interface index of the port's netdev; 0: no such port, `inject` drops as `egress_gone`.
+    pub ifindex: u32,
+    /// `PORT_*`.
+    pub flags: u32,
+    /// Unicast frames to unknown stations the brain takes from this port: interval between two of them, in ns, in the long run.
+    pub punt_interval_ns: u64,
+    /// How far such frames may run ahead: burst × interval, in ns.
+    pub punt_ahead_ns: u64,
+    /// The same for group frames (a bucket of its own, so that ARP survives a scan): interval, in ns.
+    pub group_interval_ns: u64,
+    /// The same: burst × interval, in ns.
+    pub group_ahead_ns: u64,
+}
+
+/// The port is attached and up; without it everything it sends is dropped as `port_down`.
+pub const PORT_UP: u32 = 1;
+/// Offload requests come from a guest (tap) and are checked, not from a kernel.
+pub const PORT_GUEST_OFFLOADS: u32 = 2;
+
+/// Token buckets as theoretical arrival times (GCRA): a frame conforms when `tat − now ≤ ahead`, and moves
+/// `tat = max(tat, now) + interval`. Written by the reflex alone; times are `bpf_ktime_get_ns`.
+#[repr(C)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct PortBuckets {
+    /// Unicast to unknown stations.
+    pub punt_tat_ns: u64,
+    /// Group frames.
+    pub group_tat_ns: u64,
+}
+
+/// Whose verdict: frames of one station to one other, at one ingress port.
+#[repr(C)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash)]
+pub struct PairKey {
+    /// Destination address.
+    pub destination: [u8; 6],
+    /// Source address.
+    pub source: [u8; 6],
+    /// Ingress port id.
+    pub ingress: u16,
+    /// VLAN of the filtering database; 0 until VLANs are built.
+    pub vlan: u16,
+}
+
+/// What the brain decided for a pair. Written by the brain (whole element), but `last_seen_jiffies` by the reflex.
+#[repr(C)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct PairVerdict {
+    /// Interface to redirect to.
+    pub ifindex: u32,
+    /// [`Settings::generation`] it belongs to.
+    pub generation: u32,
+    /// Longest frame the egress takes, in bytes, Ethernet header included, tags not counted.
+    pub frame_bytes_max: u32,
+    /// Egress port id.
+    pub egress: u16,
+    /// `VERDICT_*`: what to do.
+    pub action: u8,
+    /// [`DropReason`] number when the action is to drop.
+    pub reason: u8,
+    /// When the reflex last used it, in jiffies; keeps the source station alive.
+    pub last_seen_jiffies: u64,
+}
+
+/// Redirect to the egress netdev.
+pub const VERDICT_FORWARD: u8 = 1;
+/// Redirect to the peer of the egress veth, inside the container's namespace.
+pub const VERDICT_FORWARD_PEER: u8 = 2;
+/// Drop with the reason.
+pub const VERDICT_DROP: u8 = 3;
+
+/// Frames and what they weigh, as seen by one hook on one CPU.
+#[repr(C)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Tally {
+    /// Frames; a super-frame (GSO) counts once.
+    pub frames: u64,
+    /// Bytes from the destination address on, tags included, FCS not; a super-frame counts once.
+    pub bytes: u64,
+    /// Wire frames beyond `frames`: a super-frame of n segments adds n − 1.
+    pub extra_frames: u64,
+    /// Header bytes the extra wire frames would repeat.
+    pub extra_bytes: u64,
+}
+
+impl Tally {
+    /// Frames as a wire would have carried them.
+    pub const fn wire_frames(&self) -> u64 {
+        self.frames + self.extra_frames
+    }
+
+    /// Bytes as a wire would have carried them.
+    pub const fn wire_bytes(&self) -> u64 {
+        self.bytes + self.extra_bytes
+    }
+
+    /// Adds another tally to this one.
+    pub const fn add(&mut self, other: &Self) {
+        self.frames += other.frames;
+        self.bytes += other.bytes;
+        self.extra_frames += other.extra_frames;
+        self.extra_bytes += other.extra_bytes;
+    }
+}
+
+/// A port's counters on one CPU. Written by the reflex alone, with plain adds: a CPU runs one program at a time here.
+#[repr(C)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct PortCounters {
+    /// What came in by this port (in\[p\]), counted before anything else.
+    pub ingress: Tally,
+    /// Frames that came in here and were forwarded by a cached verdict.
+    pub forwarded: u64,
+    /// Frames that came in here and were handed to the brain.
+    pub punted: u64,
+    /// Keeps the ingress and the egress side in a cache line each.
+    pub reserved_ingress: [u64; 2],
+    /// What was handed to this port's netdev (out\[q\]), by cached verdicts and by the brain.
+    pub egress: Tally,
+    /// Copies that cached verdicts decided for this port, before any egress check.
+    pub copies: u64,
+    /// Copies that the brain injected, as they reached `inject`.
+    pub injected: u64,
+    /// See `reserved_ingress`.
+    pub reserved_egress: [u64; 2],
+}
+
+/// Frames and bytes dropped for one reason.
+#[repr(C)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct DropCell {
+    /// Frames; a super-frame counts once.
+    pub frames: u64,
+    /// Bytes, as in [`Tally::bytes`].
+    pub bytes: u64,
+}
+
+/// A port's drops in the kernel half, by reason number. Written by the reflex with atomic adds.
+#[repr(C)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct PortDrops {
+    /// Refused at ingress.
+    pub ingress: [DropCell; REASON_SLOTS],
+    /// Copies refused at egress.
+    pub egress: [DropCell; REASON_SLOTS],
+}
+
+impl Default for PortDrops {
+    fn default() -> Self {
+        Self { ingress: [DropCell::default(); REASON_SLOTS], egress: [DropCell::default(); REASON_SLOTS] }
+    }
+}
+
+/// The brain's own counters of a port, in a map that user space maps into its memory, so that they survive it.
+/// Written by the brain alone; slot 0 holds the sums over all ports.
+#[repr(C)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct BrainPort {
+    /// Punted frames of this port whose fate is decided (forwarded, flooded or dropped).
+    pub settled: u64,
+    /// Of these: sent to one port.
+    pub forwarded: u64,
+    /// Of these: flooded.
+    pub flooded: u64,
+    /// Punted frames that died with a killed brain.
+    pub unobserved: u64,
+    /// Copies the brain decided for this port as egress.
+    pub copies: u64,
+    /// Of `copies`: those that a flood made.
+    pub flood_copies: u64,
+    /// Over this port's flooded frames: the sum of the egress ports that were eligible.
+    pub flood_eligible: u64,
+    /// Verdicts installed at the deadline, with frames of the pair possibly still on their way.
+    pub forced_installs: u64,
+    /// Drops at ingress, by reason number.
+    pub ingress_drops: [DropCell; REASON_SLOTS],
+    /// Drops of copies at egress, by reason number.
+    pub egress_drops: [DropCell; REASON_SLOTS],
+}
+
+impl Default for BrainPort {
+    fn default() -> Self {
+        Self {
+            settled: 0,
+            forwarded: 0,
+            flooded: 0,
+            unobserved: 0,
+            copies: 0,
+            flood_copies: 0,
+            flood_eligible: 0,
+            forced_installs: 0,
+            ingress_drops: [DropCell::default(); REASON_SLOTS],
+            egress_drops: [DropCell::default(); REASON_SLOTS],
+        }
+    }
+}
+
+const _: () = {
+    assert!(size_of::<Settings>() == 16);
+    assert!(size_of::<PortConfig>() == 40);
+    assert!(size_of::<PortBuckets>() == 16);
+    assert!(size_of::<PairKey>() == 16);
+    assert!(size_of::<PairVerdict>() == 24);
+    assert!(size_of::<Tally>() == 32);
+    assert!(size_of::<PortCounters>() == 128);
+    assert!(size_of::<PortDrops>() == 1024);
+    assert!(size_of::<BrainPort>() == 1088);
+    assert!(DropReason::ALL.len() < REASON_SLOTS);
+};
+
+#[cfg(feature = "user")]
+mod pod {
+    #![expect(unsafe_code, reason = "`aya::Pod` is an unsafe trait: the type must be plain data without padding")]
+    use super::{BrainPort, PairKey, PairVerdict, PortBuckets, PortConfig, PortCounters, PortDrops, Settings};
+
+    // SAFETY: `repr(C)`, integers only; the sizes asserted above equal the sums of the fields, so there is no padding.
+    unsafe impl aya::Pod for Settings {}
+    // SAFETY: as above.
+    unsafe impl aya::Pod for PortConfig {}
+    // SAFETY: as above.
+    unsafe impl aya::Pod for PortBuckets {}
+    // SAFETY: as above.
+    unsafe impl aya::Pod for PairKey {}
+    // SAFETY: as above.
+    unsafe impl aya::Pod for PairVerdict {}
+    // SAFETY: as above.
+    unsafe impl aya::Pod for PortCounters {}
+    // SAFETY: as above.
+    unsafe impl aya::Pod for PortDrops {}
+    // SAFETY: as above.
+    unsafe impl aya::Pod for BrainPort {}
+}

@@ -1,0 +1,6 @@
+//! What the user typed.
+
+/// Parses the command line and runs it.
+pub fn main() -> std::process::ExitCode {
+    std::process::ExitCode::FAILURE
+}

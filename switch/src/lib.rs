@@ -1,0 +1,19 @@
+//! Weft, an intra-host virtual network switch: the brain in user space, and the reflex it teaches in the kernel.
+//!
+//! Arrows go down: `cli → api`, `daemon → control → dataplane → forwarding → {policy, fdb} → frame`. `forwarding`, `fdb`,
+//! `policy`, `frame`, `ledger` and `config` touch no file descriptor, clock, thread or log: time is passed in.
+
+pub mod api;
+pub mod cli;
+pub mod config;
+pub mod control;
+pub mod daemon;
+pub mod dataplane;
+pub mod fdb;
+pub mod forwarding;
+pub mod frame;
+pub mod ledger;
+pub mod policy;
+pub mod port;
+pub mod reflex;
+pub mod state;

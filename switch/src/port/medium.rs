@@ -1,0 +1,80 @@
+//! How the loop receives a frame and hands out a copy: one trait, the punt tap and its in-memory twin.
+
+use std::io;
+
+use switch_common::PortId;
+
+use crate::frame::Offload;
+
+/// The longest frame that fits: 64 KiB of super-frame, its Ethernet header and a few tags.
+pub const FRAME_BYTES_MAX: usize = 65_536 + 64;
+
+/// One frame on its way through the brain, and the offload request that came with it. Reused; never allocates.
+#[derive(Debug)]
+pub struct FrameBuffer {
+    /// What the sender left for a device to do (checksum, segmentation).
+    pub offload: Offload,
+    bytes: Box<[u8]>,
+    len: usize,
+}
+
+impl FrameBuffer {
+    /// An empty buffer of [`FRAME_BYTES_MAX`].
+    pub fn new() -> Self {
+        Self { offload: Offload::default(), bytes: vec![0; FRAME_BYTES_MAX].into_boxed_slice(), len: 0 }
+    }
+
+    /// The frame, from its destination address on, without the punt tag.
+    pub fn frame(&self) -> &[u8] {
+        self.bytes.get(..self.len).unwrap_or_default()
+    }
+
+    /// The whole room, to receive into; followed by [`Self::set_len`].
+    pub fn room(&mut self) -> &mut [u8] {
+        &mut self.bytes
+    }
+
+    /// Says how many bytes of the room are the frame; clipped to the room.
+    pub fn set_len(&mut self, len: usize) {
+        self.len = len.min(self.bytes.len());
+    }
+
+    /// Replaces the frame by a copy of `frame`, clipped to the room.
+    pub fn fill(&mut self, frame: &[u8], offload: Offload) {
+        self.offload = offload;
+        self.set_len(frame.len());
+        for (to, from) in self.bytes.iter_mut().zip(frame) {
+            *to = *from;
+        }
+    }
+}
+
+impl Default for FrameBuffer {
+    fn default() -> Self {
+        Self::new()
+    }
+}
+
+/// Why a copy could not be handed out. A counted outcome, not a failure of the loop.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum TransmitError {
+    /// The kernel refused this copy (bad offload request, no memory).
+    Refused(i32),
+    /// There is no such port any more.
+    Gone,
+}
+
+/// Where the loop's frames come from and go to.
+pub trait Medium {
+    /// Receives one frame and the port it came in on; `None` when nothing waits.
+    ///
+    /// # Errors
+    /// Only what ends the medium itself; a bad frame is never an error.
+    fn receive(&mut self, into: &mut FrameBuffer) -> io::Result<Option<PortId>>;
+
+    /// Hands one copy to an egress port.
+    ///
+    /// # Errors
+    /// The copy was not handed out, and why.
+    fn transmit(&mut self, frame: &FrameBuffer, egress: PortId) -> Result<(), TransmitError>;
+}
