@@ -16,6 +16,7 @@ pub mod frames;
 pub mod http;
 pub mod namespace;
 pub mod pcap;
+pub mod play;
 pub mod requirements;
 pub mod scenario;
 pub mod station;

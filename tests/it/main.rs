@@ -2,3 +2,4 @@
 #![expect(clippy::indexing_slicing, reason = "a test that reads past the end fails, which is its purpose")]
 
 mod harness_itself;
+mod scenarios;
