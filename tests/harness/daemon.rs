@@ -149,6 +149,13 @@ impl Daemon {
         Ok(())
     }
 
+    /// Waits for an end that somebody else brought about; it must be a good one.
+    pub fn await_end(&mut self) -> Result<()> {
+        let status = self.running.take().context("not running")?.wait(wait::SOON)?;
+        ensure!(status.success(), "{status}\n{}", self.log());
+        Ok(())
+    }
+
     /// Checks the books: `weft ledger --settle`, and that no frame was dropped as `other`.
     pub fn settle(&self) -> Result<()> {
         let output = self.cli.output("ledger --settle")?;

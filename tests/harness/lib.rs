@@ -20,7 +20,9 @@ pub mod play;
 pub mod requirements;
 pub mod scenario;
 pub mod station;
+pub mod stream;
 mod sys;
+pub mod topology;
 pub mod wait;
 
 pub use arena::Arena;
