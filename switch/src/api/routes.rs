@@ -1,0 +1,6 @@
+//! (next)
+
+/// The document.
+pub fn openapi() -> String {
+    String::new()
+}
