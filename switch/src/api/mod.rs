@@ -10,6 +10,9 @@ pub mod schema;
 pub mod server;
 pub mod web;
 
+mod follow;
+mod input;
+mod limits;
 mod peer;
 mod routes;
 
@@ -19,6 +22,7 @@ use crate::config;
 use crate::port::spec::{Mac, PortName, PortSpec};
 use schema::{Diff, DropInfo, LedgerReport, PortInfo, StationInfo, Status};
 
+pub use limits::Limits;
 pub use routes::openapi;
 
 /// Why the switch did not do what it was asked. The message says what to do.
