@@ -138,6 +138,14 @@ pub enum AttachError {
         /// What was being done.
         doing: String,
     },
+    /// Loop or reflex refused the port.
+    #[error("'{netdev}' could not be made a port: {reason}")]
+    Refused {
+        /// Its name.
+        netdev: IfName,
+        /// What was said.
+        reason: String,
+    },
     /// The kernel refused a step.
     #[error(transparent)]
     Netlink(NetlinkError),
