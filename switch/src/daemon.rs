@@ -6,8 +6,9 @@ use crate::config::Runtime;
 use crate::port::spec::IfName;
 
 /// Runs until told to stop.
-pub fn run(runtime: &Runtime) -> anyhow::Result<()> {
-    anyhow::bail!("the daemon of {} is not built yet", runtime.name)
+pub fn run(runtime: Runtime) -> anyhow::Result<()> {
+    let Runtime { name, .. } = runtime;
+    anyhow::bail!("the daemon of {name} is not built yet")
 }
 
 /// Takes an instance away, living or dead.
