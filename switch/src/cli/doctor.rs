@@ -8,6 +8,7 @@ use serde::Serialize;
 
 use super::output::{Column, print, render};
 use super::{Global, wait_for};
+use crate::api::client::ClientError;
 use crate::api::schema::Status;
 
 /// Check whether this host can run the switch, and say how to mend what is missing
@@ -164,7 +165,10 @@ fn daemon(global: &Global) -> Check {
         Ok(())
     });
     if let Err(e) = &asked {
-        found = e.to_string();
+        found = match e.downcast_ref() {
+            Some(ClientError::Unreachable { path, .. }) => format!("none answers at {}", path.display()),
+            _ => e.to_string(),
+        };
     }
     Check::new("daemon", asked.is_ok(), found, Grade::Optional, "start it with `weft run`")
 }

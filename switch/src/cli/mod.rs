@@ -24,6 +24,7 @@ use std::io;
 use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 
+use clap::error::ErrorKind;
 use clap::{Args, CommandFactory, Parser, Subcommand};
 
 use crate::api::client::{Client, ClientError};
@@ -45,12 +46,13 @@ struct Cli {
 
 /// What every command takes.
 #[derive(Args, Debug)]
+#[command(next_help_heading = "Global options")]
 struct Global {
     /// The instance
     #[arg(long, global = true, value_name = "NAME", default_value = NAME)]
     name: IfName,
     /// The daemon's socket [default: /run/weft/NAME.sock]
-    #[arg(long, global = true, value_name = "PATH", env = "WEFT_SOCKET")]
+    #[arg(long, global = true, value_name = "PATH", env = "WEFT_SOCKET", hide_env_values = true)]
     socket: Option<PathBuf>,
     /// How results are printed
     #[arg(short, long, global = true, value_name = "FORMAT", default_value = "table", hide_possible_values = true)]
@@ -97,7 +99,7 @@ pub fn main() -> ExitCode {
         Ok(()) => ExitCode::SUCCESS,
         Err(e) if is_broken_pipe(&e) => ExitCode::SUCCESS,
         Err(e) => {
-            output::complain(&format!("{e:#}"));
+            output::complain(&message(&e));
             ExitCode::from(exit_code(&e))
         }
     }
@@ -128,16 +130,30 @@ fn wait_for(question: impl Future<Output = anyhow::Result<()>>) -> anyhow::Resul
 
 /// Help and version are answers; everything else that clap says is a wrong usage.
 fn usage(error: &clap::Error) -> ExitCode {
+    let text = error.to_string();
     if error.use_stderr() {
-        let text = error.to_string();
-        output::complain(text.strip_prefix("error: ").unwrap_or(&text).trim_end());
+        output::complain(
+            text.strip_prefix("error: ").unwrap_or("what is to be done? One of the commands below").trim_end(),
+        );
+        if error.kind() == ErrorKind::DisplayHelpOnMissingArgumentOrSubcommand {
+            output::explain(&text);
+        }
         return ExitCode::from(2);
     }
-    match output::print(&error.to_string()) {
+    match output::print(&text) {
         Ok(()) => ExitCode::SUCCESS,
         Err(e) if e.kind() == io::ErrorKind::BrokenPipe => ExitCode::SUCCESS,
         Err(_) => ExitCode::FAILURE,
     }
+}
+
+/// An error with its causes, less those that its message tells already.
+fn message(error: &anyhow::Error) -> String {
+    error.chain().map(ToString::to_string).fold(String::new(), |said, cause| match said.as_str() {
+        "" => cause,
+        text if text.contains(&cause) => said,
+        text => format!("{text}: {cause}"),
+    })
 }
 
 fn exit_code(error: &anyhow::Error) -> u8 {

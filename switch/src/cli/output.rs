@@ -123,7 +123,12 @@ pub(super) fn remark(message: &str) {
     say("note", message);
 }
 
-fn say(kind: &str, message: &str) {
+/// Prints help where an error belongs.
+pub(super) fn explain(text: &str) {
     // With stderr gone there is nobody left to tell.
-    writeln!(io::stderr(), "weft: {kind}: {message}").ok();
+    io::stderr().write_all(text.as_bytes()).ok();
+}
+
+fn say(kind: &str, message: &str) {
+    explain(&format!("weft: {kind}: {message}\n"));
 }
