@@ -19,6 +19,9 @@ macro_rules! in_every_mode {
     };
 }
 
+mod bad_api;
+mod bad_requests;
+mod configuration;
 mod containers;
 mod frames_in_order;
 mod harness_itself;
