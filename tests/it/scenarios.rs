@@ -50,7 +50,7 @@ macro_rules! scenarios {
 
 scenarios! {
     aging aging_static broadcast eviction_fairness flood_limited flush group_source hairpin known_unicast learning
-    multicast no_egress oversize port_down port_removed reserved_addresses spoofed_source static_entries station_limit
+    multicast no_egress oversize port_down port_removed reserved_addresses spoofed_source static_entries station_limit station_limit_static
     station_move unknown_unicast
 }
 
