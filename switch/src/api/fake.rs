@@ -18,6 +18,7 @@ pub(crate) struct World {
     pub(crate) drops: Vec<DropInfo>,
     pub(crate) is_ready: bool,
     pub(crate) settled: Option<Duration>,
+    pub(crate) is_unbalanced: bool,
 }
 
 #[derive(Clone, Debug, Default)]
@@ -136,9 +137,11 @@ impl Control for Fake {
     }
 
     async fn ledger(&self, settle: Option<Duration>) -> LedgerReport {
-        self.world().settled = settle;
-        let law = LawReport { law: "L1".into(), what: "web1".into(), left: 1, right: 1, holds: true, note: None };
-        LedgerReport { holds: true, quiet: true, laws: vec![law] }
+        let mut world = self.world();
+        world.settled = settle;
+        let holds = !world.is_unbalanced;
+        let law = LawReport { law: "L1".into(), what: "web1".into(), left: 1, right: 1, holds, note: None };
+        LedgerReport { holds, quiet: true, laws: vec![law] }
     }
 
     async fn drops(&self) -> Vec<DropInfo> {
