@@ -56,7 +56,8 @@ impl Twin {
     }
 
     fn flood_ports(&self, ingress: PortId) -> Vec<u16> {
-        let mut ids: Vec<u16> = self.ports.iter().filter(|(view, _)| view.up).map(|(view, _)| view.id.get()).collect();
+        let mut ids: Vec<u16> =
+            self.ports.iter().filter(|(view, _)| view.up && view.carrier).map(|(view, _)| view.id.get()).collect();
         ids.retain(|id| *id != ingress.get());
         ids.sort_unstable();
         ids
@@ -106,7 +107,7 @@ impl Twin {
             _ if destination.is_group() => self.flood(ingress, 0, frame.wire_frames(), now),
             None => self.flood(ingress, 1, frame.wire_frames(), now),
             Some(egress) if egress == ingress => Verdict::Drop(DropReason::Hairpin),
-            Some(egress) if self.view(egress).is_some_and(|view| view.up) => Verdict::Forward(egress),
+            Some(egress) if self.view(egress).is_some_and(|view| view.up && view.carrier) => Verdict::Forward(egress),
             Some(_) => Verdict::Drop(DropReason::PortDown),
         };
         let of_the_pair = matches!(verdict, Verdict::Forward(_) | Verdict::Drop(DropReason::Hairpin));
@@ -139,10 +140,11 @@ fn views() -> impl Strategy<Value = PortView> {
     let macs = prop_oneof![3 => Just(Vec::new()), 1 => vec(stations(), 0..20)];
     let limit = prop_oneof![1 => Just(None), 2 => (0..8_u32).prop_map(Some)];
     let rate = prop_oneof![Just(0_u32), Just(1), Just(3), Just(20), Just(2000)];
-    (ports(), prop::bool::weighted(0.8), role, macs, limit, rate).prop_map(
-        |(id, up, role, macs, station_limit, flood_per_sec)| PortView {
+    (ports(), (prop::bool::weighted(0.8), prop::bool::weighted(0.9)), role, macs, limit, rate).prop_map(
+        |(id, (up, carrier), role, macs, station_limit, flood_per_sec)| PortView {
             id,
             up,
+            carrier,
             role,
             macs,
             station_limit,
