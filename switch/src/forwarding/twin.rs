@@ -2,16 +2,13 @@
 //!
 //! The twin walks plain lists and keeps its flood buckets as tokens, so that it shares no line with what it judges.
 
-use std::time::Duration;
-
 use proptest::collection::vec;
 use proptest::prelude::*;
 
 use super::*;
-use crate::fdb::twin::{Twin as FdbTwin, pauses, ports, sorted, stations};
+use crate::fdb::twin::{Twin as FdbTwin, limits, pauses, ports, sorted, stations};
 use crate::frame::Offload;
 
-const LIMITS: FdbLimits = FdbLimits { stations_max: 16, aging: Duration::from_secs(6) };
 const VLAN: VlanId = VlanId(0);
 
 /// Nanoseconds' worth of flooding that a port may still cause, and when that was reckoned.
@@ -222,10 +219,12 @@ proptest! {
 
     /// 120 × 500 steps.
     #[test]
-    fn the_switch_decides_as_its_naive_twin(first in vec(views(), 4), story in vec((pauses(), steps()), 500)) {
+    fn the_switch_decides_as_its_naive_twin(
+        limits in limits(), first in vec(views(), 4), story in vec((pauses(), steps()), 500),
+    ) {
         let mut now = Nanos(7_000_000_000);
-        let mut tables = Tables::new(LIMITS);
-        let mut twin = Twin { fdb: FdbTwin::new(LIMITS), ports: Vec::new() };
+        let mut tables = Tables::new(limits);
+        let mut twin = Twin { fdb: FdbTwin::new(limits), ports: Vec::new() };
         for view in first {
             take(Step::SetPort(view), &mut tables, &mut twin, now)?;
         }
