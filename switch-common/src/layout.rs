@@ -7,7 +7,7 @@
 //! | `LINKS_HIGH` | hash | ifindex (`u32`) → port id (`u32`) | control | reflex, when ifindex ≥ [`LINK_SLOTS`] |
 //! | `PORTS` | array, [`PORT_SLOTS`] | port id → [`PortConfig`] | control | reflex |
 //! | `BUCKETS` | array, [`PORT_SLOTS`] | port id → [`PortBuckets`] | reflex | reflex |
-//! | `VERDICTS` | hash, [`VERDICTS_MAX`] | [`PairKey`] → [`PairVerdict`] | brain; `last_seen` reflex | reflex, brain (aging) |
+//! | `VERDICTS` | hash, [`VERDICTS_MAX`] | [`PairKey`] → [`PairVerdict`] | brain; `last_seen` and the armed bit: reflex | reflex, brain (aging) |
 //! | `COUNTERS` | per-CPU array, [`PORT_SLOTS`] | port id → [`PortCounters`] | reflex | control |
 //! | `DROPS` | array, [`PORT_SLOTS`] | port id → [`PortDrops`] | reflex (atomic) | control |
 //! | `PUNTS` | array, 1 | → `u64` punted since load (atomic) | reflex | reflex, control |
@@ -81,7 +81,7 @@ pub const PORT_UP: u32 = 1;
 /// Offload requests come from a guest (tap) and are checked, not from a kernel.
 pub const PORT_GUEST_OFFLOADS: u32 = 2;
 
-/// Token buckets as theoretical arrival times (GCRA): a frame conforms when `tat − now ≤ ahead`, and moves
+/// What a port may still punt, and what it has. Token buckets are kept as theoretical arrival times (GCRA): a frame conforms when `tat − now ≤ ahead`, and moves
 /// `tat = max(tat, now) + interval`. Written by the reflex alone; times are `bpf_ktime_get_ns`.
 #[repr(C)]
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
@@ -90,7 +90,16 @@ pub struct PortBuckets {
     pub punt_tat_ns: u64,
     /// Group frames.
     pub group_tat_ns: u64,
+    /// Frames handed to the brain since the port was made (atomic add, before the redirect). What is on its way is
+    /// `punted` − ([`BrainPort::settled`] + [`BrainPort::unobserved`]).
+    pub punted: u64,
 }
+
+/// Set in [`PairVerdict::action`] while frames of the pair may still be on their way through the brain. The reflex follows
+/// an armed verdict only when nothing of the ingress port is in flight (`BUCKETS[ingress].punted` equals
+/// `BRAIN[ingress].settled + unobserved`); it clears the bit in place then, and punts otherwise. So no frame overtakes an
+/// earlier one, and no clock is involved. Only forwarding verdicts are armed.
+pub const VERDICT_ARMED: u8 = 0x80;
 
 /// Whose verdict: frames of one station to one other, at one ingress port.
 #[repr(C)]
@@ -106,7 +115,8 @@ pub struct PairKey {
     pub vlan: u16,
 }
 
-/// What the brain decided for a pair. Written by the brain (whole element), but `last_seen_jiffies` by the reflex.
+/// What the brain decided for a pair. Written by the brain (whole element); `last_seen_jiffies` and the clearing of
+/// [`VERDICT_ARMED`] by the reflex.
 #[repr(C)]
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct PairVerdict {
@@ -175,10 +185,8 @@ pub struct PortCounters {
     pub ingress: Tally,
     /// Frames that came in here and were forwarded by a cached verdict.
     pub forwarded: u64,
-    /// Frames that came in here and were handed to the brain.
-    pub punted: u64,
     /// Keeps the ingress and the egress side in a cache line each.
-    pub reserved_ingress: [u64; 2],
+    pub reserved_ingress: [u64; 3],
     /// What was handed to this port's netdev (out\[q\]), by cached verdicts and by the brain.
     pub egress: Tally,
     /// Copies that cached verdicts decided for this port, before any egress check.
@@ -262,7 +270,7 @@ impl Default for BrainPort {
 const _: () = {
     assert!(size_of::<Settings>() == 16);
     assert!(size_of::<PortConfig>() == 40);
-    assert!(size_of::<PortBuckets>() == 16);
+    assert!(size_of::<PortBuckets>() == 24);
     assert!(size_of::<PairKey>() == 16);
     assert!(size_of::<PairVerdict>() == 24);
     assert!(size_of::<Tally>() == 32);

@@ -10,9 +10,16 @@ pub mod attach;
 pub mod medium;
 pub mod memory;
 pub mod monitor;
+pub mod netlink;
+mod netns;
 pub mod punt_tap;
+pub mod refusal;
+pub mod restore;
 pub mod spec;
 mod sys;
+#[cfg(test)]
+mod tests;
+mod veth;
 
 pub use medium::{FrameBuffer, Medium, TransmitError};
 pub use spec::{Attachment, IfName, Origin, PortName, PortSpec, PortState, Role};
