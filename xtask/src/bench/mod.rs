@@ -57,8 +57,9 @@ impl Options {
         Duration::from_millis(if self.quick { 200 } else { 1000 })
     }
 
-    fn ours(&self) -> Kind {
-        if self.control { Kind::Bridge } else { Kind::Weft }
+    /// The system in our place.
+    fn kind(&self, ours: Kind) -> Kind {
+        if self.control { Kind::Bridge } else { ours }
     }
 }
 
@@ -74,10 +75,10 @@ pub fn run(options: &Options) -> Result<()> {
     if options.wants("container") {
         container_rows(options, &weft, &mut rows)?;
     }
+    if options.wants("userspace") {
+        userspace_rows(options, &weft, &mut rows)?;
+    }
     if !options.control {
-        if options.wants("userspace") {
-            userspace_rows(options, &weft, &mut rows)?;
-        }
         if options.wants("first") {
             rows.push(first_row(options, &weft)?);
         }
@@ -89,7 +90,7 @@ pub fn run(options: &Options) -> Result<()> {
 }
 
 fn tap_rows(options: &Options, weft: &Path, rows: &mut Vec<Row>) -> Result<()> {
-    let ours = System::start(options.ours(), weft, "a")?;
+    let ours = System::start(options.kind(Kind::Weft), weft, "a")?;
     let theirs = System::start(Kind::Bridge, weft, "b")?;
     let (a, mut b) = tap::acquainted(&ours)?;
     let (c, mut d) = tap::acquainted(&theirs)?;
@@ -128,7 +129,7 @@ fn tap_rows(options: &Options, weft: &Path, rows: &mut Vec<Row>) -> Result<()> {
 }
 
 fn container_rows(options: &Options, weft: &Path, rows: &mut Vec<Row>) -> Result<()> {
-    let ours = Pair::new(System::start(options.ours(), weft, "c")?, "c")?;
+    let ours = Pair::new(System::start(options.kind(Kind::Weft), weft, "c")?, "c")?;
     let theirs = Pair::new(System::start(Kind::Bridge, weft, "d")?, "d")?;
     let pairs = options.pairs();
 
@@ -167,7 +168,7 @@ fn container_rows(options: &Options, weft: &Path, rows: &mut Vec<Row>) -> Result
 }
 
 fn userspace_rows(options: &Options, weft: &Path, rows: &mut Vec<Row>) -> Result<()> {
-    let ours = System::start(Kind::WeftUserspace, weft, "u")?;
+    let ours = System::start(options.kind(Kind::WeftUserspace), weft, "u")?;
     let theirs = System::start(Kind::Bridge, weft, "v")?;
     let (mut a, mut b) = tap::acquainted(&ours)?;
     let (mut c, mut d) = tap::acquainted(&theirs)?;

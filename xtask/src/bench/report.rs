@@ -168,9 +168,9 @@ const METHOD: &str = "\
   full buffer refused them.
 - **user space only**: `--datapath userspace`, where no verdict is cached. Bulk keeps 16 super-frames of 45 segments on
   their way; a lost or cut frame ends the run. Round trips are 60-byte frames, both ends asleep until one comes.
-- **first frame**: a new station sends to another that only announced itself, and sends on every 10 µs. The daemon's own
-  counter says how many of these frames the brain was handed; the first one after them went by a cached verdict. The figure
-  is an upper bound, at most 10 µs too large.
+- **first frame**: a new station sends to another that only announced itself, and sends on every 10 µs. The punt
+  tap's netdev counter says how many of these frames the brain was handed; the first one after them went by a cached
+  verdict. The figure is an upper bound, at most 10 µs too large.
 - **idle**: 100 taps that nobody holds; processor time from `/proc/PID/task/*/schedstat` over 20 s, memory from `VmRSS`.
 
 `cargo xtask bench --control` measures the bridge against itself, and so shows what a ratio of 1.00 looks like here.

@@ -100,6 +100,15 @@ impl System {
         serde_json::from_str(&text).with_context(|| format!("`weft {command}` did not answer in JSON"))
     }
 
+    /// Frames that the daemon was handed, by the kernel's count: a tap counts what is read from it.
+    pub fn punted(&self) -> Result<u64> {
+        let name = self.weft.as_ref().map(|weft| weft.name.as_str()).context("a bridge punts nothing")?;
+        let text = self.namespace.ip(&format!("-json -statistics link show dev {name}"))?;
+        let links: serde_json::Value = serde_json::from_str(&text)?;
+        let count = links.pointer("/0/stats64/tx/packets").and_then(serde_json::Value::as_u64);
+        count.context("the punt tap has no counters")
+    }
+
     /// Checks that the daemon's books balance; a bridge keeps none.
     pub fn balanced(&self) -> Result<()> {
         self.weft.as_ref().map_or(Ok(()), |weft| weft.command("ledger --settle").map(drop))

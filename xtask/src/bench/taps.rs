@@ -120,10 +120,10 @@ pub fn round_trip(a: &mut Station, b: &mut Station, count: usize) -> Result<f64>
 
 /// Microseconds from the first frame of a new station to another until the reflex forwards by itself.
 ///
-/// The first frame is followed by one every `STEP`, all of the same pair. The daemon counts how many frames of the
-/// port it was handed (`punted`); when it says k more than before, frame k (counted from 0) was the first that the
-/// kernel forwarded by a cached verdict, so the verdict was in effect when that frame was written. The answer is an upper
-/// bound that is at most one step too large.
+/// The first frame is followed by one every `STEP`, all of the same pair. The kernel counts how many frames the punt tap
+/// handed to the daemon; when they are k more than before, frame k (counted from 0) was the first that was forwarded by
+/// a cached verdict, so the verdict was in effect when that frame was written. The answer is an upper bound that is at
+/// most one step too large.
 pub fn first_verdict(system: &System, a: &mut Station, b: &mut Station, number: u32) -> Result<f64> {
     const STEP: Duration = Duration::from_micros(10);
     const FRAMES: u32 = 200;
@@ -131,7 +131,7 @@ pub fn first_verdict(system: &System, a: &mut Station, b: &mut Station, number: 
     // The destination says that it is there, as ARP would; the source is heard of for the first time when it sends.
     b.send(&tap::small(destination, [0xff; 6]))?;
     a.expect(60, Duration::from_secs(1)).context("the announcement did not arrive")?;
-    let before = punted(system)?;
+    let before = system.punted()?;
 
     let frame = tap::small(source, destination);
     let mut written = Vec::new();
@@ -144,15 +144,9 @@ pub fn first_verdict(system: &System, a: &mut Station, b: &mut Station, number: 
         a.send(&frame)?;
     }
     until(Duration::from_secs(1), || Ok((b.drain(60)? == 0).then_some(())))?;
-    let handed = punted(system)? - before;
+    let handed = system.punted()? - before;
     let first = written.get(usize::try_from(handed)?).context("no verdict within two milliseconds")?;
     Ok(first.as_secs_f64() * 1e6)
-}
-
-/// Frames of the first tap that were handed to the brain, by the daemon's own count.
-fn punted(system: &System) -> Result<u64> {
-    let port = system.ask("port show t0")?;
-    port.get("punted").and_then(serde_json::Value::as_u64).context("`weft port show` does not say `punted`")
 }
 
 /// Sleeps until there is something to read, at most a tenth of a second.
