@@ -28,9 +28,9 @@ const BLUE: &str = "198.18.77.11";
 const GREEN: &str = "198.18.77.12";
 const GUEST: &str = "198.18.77.13";
 
-/// How `weft demo` is told what to show.
+/// Show namespaces and guests that talk, to look around in one minute
 #[derive(Clone, Debug, clap::Args)]
-pub struct Demo {
+pub(super) struct Options {
     /// The instance's name; all that is made is named after it.
     #[arg(long, default_value = "weftdemo", value_parser = instance)]
     instance: String,
@@ -63,7 +63,7 @@ fn instance(text: &str) -> Result<String, String> {
 ///
 /// # Errors
 /// Something could not be set up, or a check failed; what was made is gone again.
-pub fn run(demo: &Demo) -> Result<()> {
+pub(super) fn run(demo: &Options) -> Result<()> {
     if !rustix::process::geteuid().is_root() {
         bail!("the demo makes namespaces, taps and eBPF programs and needs root; run it with sudo");
     }
@@ -88,7 +88,7 @@ async fn wait(signals: &mut [io::Result<Signal>; 2]) -> Result<()> {
 }
 
 /// The play; the guards that it holds end with it.
-fn show(demo: &Demo, wait: impl FnOnce() -> Result<()>) -> Result<()> {
+fn show(demo: &Options, wait: impl FnOnce() -> Result<()>) -> Result<()> {
     let name = &demo.instance;
     Stage::clear(name)?;
     say("The daemon, and its ports:")?;
@@ -136,7 +136,7 @@ fn show(demo: &Demo, wait: impl FnOnce() -> Result<()>) -> Result<()> {
 }
 
 /// Boots the guest where a kernel is given.
-fn boot(demo: &Demo, stage: &Stage) -> Result<Option<Guest>> {
+fn boot(demo: &Options, stage: &Stage) -> Result<Option<Guest>> {
     let (Some(kernel), Some(initrd)) = (&demo.guest_kernel, &demo.guest_initrd) else {
         say("  (no Linux guest: give --guest-kernel and --guest-initrd, or use `cargo xtask demo`)")?;
         return Ok(None);
@@ -154,7 +154,7 @@ fn boot(demo: &Demo, stage: &Stage) -> Result<Option<Guest>> {
 }
 
 /// What to type next.
-fn next(demo: &Demo, guest: bool) -> String {
+fn next(demo: &Options, guest: bool) -> String {
     let name = &demo.instance;
     let mut text = format!(
         "\nNow, in another terminal:\n\
