@@ -33,9 +33,10 @@ use crate::reflex::{BrainPage, Reflex};
 use crate::state::{SavedPort, StateFile, Store};
 
 pub use crate::api::ControlError;
-pub use attachment::Attachment;
+use attachment::Attachment;
 pub use handle::Handle;
 use ids::Ids;
+pub use stop::clear_away;
 
 /// A port as control keeps it.
 #[derive(Debug)]
@@ -98,6 +99,11 @@ impl Control {
         self.ports.get(name).ok_or_else(|| errors::no_such_port(name))
     }
 
+    fn give_id(&mut self, name: &PortName) -> Option<PortId> {
+        let ports = &self.ports;
+        self.ids.give(name, |other| ports.contains_key(other))
+    }
+
     fn name_of(&self, id: PortId) -> Option<&PortName> {
         self.ports.iter().find(|(_, port)| port.id == id).map(|(name, _)| name)
     }
@@ -111,7 +117,7 @@ impl Control {
             .map(|port| SavedPort {
                 id: port.id.get(),
                 spec: port.spec.clone(),
-                restore: port.attachment.as_ref().and_then(|attachment| serde_json::to_value(attachment).ok()),
+                restore: port.attachment.as_ref().and_then(|attachment| serde_json::to_value(attachment.saved()).ok()),
             })
             .collect();
         self.store.save(&self.saved).map_err(|error| ControlError::Failed(error.to_string()))

@@ -140,8 +140,10 @@ impl<M: Medium, C: VerdictCache> Loop<M, C> {
                 self.egress.extend(self.tables.flood_ports(ingress).map(|port| port.id));
                 account.flooded.add(1);
                 account.flood_eligible.add(self.egress.len() as u64);
+                self.brain.port(0).flood_eligible.add(self.egress.len() as u64);
                 for egress in &self.egress {
                     self.brain.port(egress.index()).flood_copies.add(1);
+                    self.brain.port(0).flood_copies.add(1);
                     deliver(&mut self.medium, &self.tables, &self.brain, &self.buffer, &frame, *egress);
                 }
             }

@@ -366,3 +366,5 @@ struct NoRoom;
 
 #[cfg(test)]
 mod tests;
+#[cfg(test)]
+pub(crate) mod twin;

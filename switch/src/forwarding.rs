@@ -28,6 +28,9 @@ pub struct PortView {
     pub id: PortId,
     /// Whether frames may come in and leave.
     pub up: bool,
+    /// Whether somebody holds the other end; without that nothing leaves. A frame that comes in proves the contrary,
+    /// whatever was last heard, so only `up` is asked of an ingress port.
+    pub carrier: bool,
     /// What lives behind it; uplinks are exempt from the station limit.
     pub role: Role,
     /// The only sources allowed; empty: every station's.
@@ -43,6 +46,11 @@ pub struct PortView {
 }
 
 impl PortView {
+    /// Whether a copy may leave by this port.
+    pub fn delivers(&self) -> bool {
+        self.up && self.carrier
+    }
+
     fn learn_limit(&self) -> Option<u32> {
         match self.role {
             Role::Guest => self.station_limit,
@@ -120,7 +128,7 @@ impl Tables {
 
     /// The ports by which a flooded frame from `ingress` leaves, in the order of their ids.
     pub fn flood_ports(&self, ingress: PortId) -> impl Iterator<Item = &PortView> {
-        self.ports.values().map(|port| &port.view).filter(move |view| view.up && view.id != ingress)
+        self.ports.values().map(|port| &port.view).filter(move |view| view.delivers() && view.id != ingress)
     }
 }
 
@@ -156,7 +164,7 @@ pub fn decide(tables: &mut Tables, ingress: PortId, frame: &Frame<'_>, now: Nano
         match tables.fdb.lookup(vlan, destination) {
             None => (flood(tables, ingress, FloodKind::Unknown, frame, now), false),
             Some(egress) if egress == ingress => (Verdict::Drop(DropReason::Hairpin), true),
-            Some(egress) if tables.port(egress).is_some_and(|port| port.up) => (Verdict::Forward(egress), true),
+            Some(egress) if tables.port(egress).is_some_and(PortView::delivers) => (Verdict::Forward(egress), true),
             Some(_) => (Verdict::Drop(DropReason::PortDown), false),
         }
     };

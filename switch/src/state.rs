@@ -11,7 +11,7 @@ use std::path::{Path, PathBuf};
 
 use serde::{Deserialize, Serialize};
 
-use crate::port::spec::{PortName, PortSpec};
+use crate::port::spec::{Mac, PortName, PortSpec};
 
 /// Version of the format.
 pub const STATE_VERSION: u32 = 1;
@@ -80,12 +80,15 @@ pub struct StateFile {
     pub ports: Vec<SavedPort>,
     /// Every name that ever had an id, so that it gets the same one again.
     pub names: BTreeMap<PortName, u16>,
+    /// Stations that an operator pinned, and the port each lives behind.
+    #[serde(default)]
+    pub stations: BTreeMap<Mac, PortName>,
 }
 
 impl StateFile {
     /// Nothing yet, in this boot.
     pub fn new(boot_id: String) -> Self {
-        Self { version: STATE_VERSION, boot_id, ports: Vec::new(), names: BTreeMap::new() }
+        Self { version: STATE_VERSION, boot_id, ports: Vec::new(), names: BTreeMap::new(), stations: BTreeMap::new() }
     }
 }
 

@@ -69,8 +69,8 @@ impl Control {
         }
         let nobody = Numbers {
             counters: PortCounters::default(),
-            drops: self.reflex.switch_drops().unwrap_or_default(),
-            brain: self.brain.port(0).snapshot(),
+            drops: self.reflex.strangers().unwrap_or_default(),
+            brain: BrainPort::default(),
             punted: 0,
         };
         list_drops("", &nobody, &mut all);
@@ -83,16 +83,31 @@ impl Control {
         for (name, port) in &self.ports {
             let netdev = self.netdev_numbers(port).await;
             let Numbers { counters, drops, brain, punted } = self.numbers(port);
-            ports.push(PortNumbers { name: name.to_string(), id: port.id.get(), counters, drops, brain, punted, netdev });
+            ports.push(PortNumbers {
+                name: name.to_string(),
+                id: port.id.get(),
+                counters,
+                drops,
+                brain,
+                punted,
+                netdev,
+            });
         }
-        Snapshot { ports, switch: self.brain.port(0).snapshot(), punts: self.reflex.punts() }
+        let strangers = self.reflex.strangers().unwrap_or_default();
+        Snapshot { ports, switch: self.brain.port(0).snapshot(), strangers }
     }
 
     async fn netdev_numbers(&self, port: &Port) -> Option<NetdevNumbers> {
         let attachment = port.attachment.as_ref()?;
-        let facts = self.host.look(attachment.attached.ifindex).await.ok()??;
-        let rx_frames = facts.rx_frames.cast_signed().wrapping_sub(attachment.rx_frames_before);
-        Some(NetdevNumbers { rx_frames: u64::try_from(rx_frames).unwrap_or(0) })
+        let facts = self.host.look_index(attachment.attached.ifindex).await.ok()??;
+        let since = |now: u64, before: i64| u64::try_from(now.cast_signed().wrapping_sub(before)).unwrap_or(0);
+        Some(NetdevNumbers {
+            rx_frames: since(facts.stats.rx_frames, attachment.before.rx_frames),
+            tx_frames: since(facts.stats.tx_frames + facts.stats.tx_dropped, attachment.before.tx_frames),
+            tx_dropped: 0,
+            peer_redirected: attachment.attached.peer_mac.is_some(),
+            has_ring: facts.tun.is_some(),
+        })
     }
 
     /// The laws. `settle`: waits so long at most until nothing moves, and checks equality; without it, or when it
@@ -123,7 +138,9 @@ impl Control {
                 left: 0,
                 right: 0,
                 holds: false,
-                note: Some("the switch did not come to rest in time; stop the traffic, or ask without --settle".to_owned()),
+                note: Some(
+                    "the switch did not come to rest in time; stop the traffic, or ask without --settle".to_owned(),
+                ),
             });
         }
         found

@@ -66,17 +66,15 @@ impl Control {
         Ok(diff)
     }
 
-    async fn carry_out(
-        &mut self,
-        diff: &Diff,
-        wanted: &[PortSpec],
-        done: &mut Vec<Done>,
-    ) -> Result<(), ControlError> {
+    async fn carry_out(&mut self, diff: &Diff, wanted: &[PortSpec], done: &mut Vec<Done>) -> Result<(), ControlError> {
         let find = |name: &PortName| wanted.iter().find(|spec| spec.name == *name).cloned();
         let claimed: Vec<&IfName> = wanted.iter().filter_map(wanted_netdev).collect();
         // A netdev must be let go before another port can have it; everything else goes last, when nothing can fail.
         let (first, last): (Vec<&PortName>, Vec<&PortName>) = diff.remove.iter().partition(|name| {
-            self.ports.get(name).and_then(|port| wanted_netdev(&port.spec)).is_some_and(|netdev| claimed.contains(&netdev))
+            self.ports
+                .get(name)
+                .and_then(|port| wanted_netdev(&port.spec))
+                .is_some_and(|netdev| claimed.contains(&netdev))
         });
         for name in first {
             self.remove_noting(name, done).await?;
@@ -112,7 +110,7 @@ impl Control {
     }
 
     /// Changes a port: in place where the netdev stays as it is, else by detaching and attaching anew.
-    async fn change(&mut self, spec: PortSpec) -> Result<(), ControlError> {
+    pub(super) async fn change(&mut self, spec: PortSpec) -> Result<(), ControlError> {
         let name = spec.name.clone();
         let Some(mut port) = self.ports.remove(&name) else { return Err(errors::no_such_port(&name)) };
         let in_place = same_netdev(&port.spec, &spec);

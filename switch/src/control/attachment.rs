@@ -9,7 +9,9 @@ use crate::dataplane::commands::Command;
 use crate::forwarding::PortView;
 use crate::frame::Trust;
 use crate::port::attach::{AttachError, Attached};
+use crate::port::restore::Restore;
 use crate::port::{IfName, PortName, PortSpec, PortState, Role};
+use crate::reflex::ReflexError;
 
 /// Frames to unknown stations that the brain takes from one port, per second in the long run.
 const PUNTS_PER_SEC: u64 = 20_000;
@@ -18,15 +20,40 @@ const PUNT_BURST: u64 = 4096;
 /// Length of an Ethernet header, which an MTU does not count.
 const ETHERNET_BYTES: u32 = 14;
 const NANOS_PER_SEC: u64 = 1_000_000_000;
+/// How often two reads of a netdev's counters may differ before the last one has to do.
+const READS_MAX: usize = 8;
 
-/// A netdev that is attached, and what undoes it. Written to the state file.
+/// A netdev that is attached.
+#[derive(Clone, Debug)]
+pub(super) struct Attachment {
+    /// The netdev, and how to give it back.
+    pub(super) attached: Attached,
+    /// Where its own counters stood when ours were 0.
+    pub(super) before: Before,
+}
+
+/// What is kept on disk of an attachment.
 #[derive(Clone, Debug, Serialize, Deserialize)]
-pub struct Attachment {
-    /// The netdev and how it was found.
-    #[serde(flatten)]
-    pub attached: Attached,
-    /// The netdev's received frames when our own counter was 0, which may be less than nothing.
-    pub rx_frames_before: i64,
+pub(super) struct SavedAttachment {
+    /// How to give it back.
+    pub(super) restore: Restore,
+    /// See [`Attachment::before`].
+    pub(super) before: Before,
+}
+
+/// A netdev's counters when ours were 0. Ours may be older than the netdev, so these may be less than nothing.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub(super) struct Before {
+    /// Frames it had received.
+    pub(super) rx_frames: i64,
+    /// Frames it had transmitted or dropped.
+    pub(super) tx_frames: i64,
+}
+
+impl Attachment {
+    pub(super) fn saved(&self) -> SavedAttachment {
+        SavedAttachment { restore: self.attached.restore.clone(), before: self.before }
+    }
 }
 
 /// What the reflex needs to know of a port.
@@ -73,11 +100,10 @@ impl Control {
             )));
         }
         self.refuse_taken_netdev(&spec)?;
-        let ports = &self.ports;
-        let Some(id) = self.ids.give(&name, |other| ports.contains_key(other)) else {
+        let Some(id) = self.give_id(&name) else {
             return Err(ControlError::Invalid(format!(
                 "{} ports exist, which is the most one instance has; remove one, or start another instance with --name",
-                ports.len()
+                self.ports.len()
             )));
         };
         self.reset_counters(id).await;
@@ -106,7 +132,9 @@ impl Control {
             attached == Some(wanted) || wanted_netdev(&port.spec) == Some(wanted)
         });
         holder.map_or(Ok(()), |(name, _)| {
-            Err(ControlError::Exists(format!("'{wanted}' is already the netdev of port '{name}'; remove that port first")))
+            Err(ControlError::Exists(format!(
+                "'{wanted}' is already the netdev of port '{name}'; remove that port first"
+            )))
         })
     }
 
@@ -128,44 +156,45 @@ impl Control {
 
     /// Makes the port's netdev, or takes it, and lets it forward. On failure everything is as before.
     pub(super) async fn attach(&mut self, port: &mut Port) -> Result<(), AttachError> {
-        let attached = self.host.prepare(&port.spec, &self.runtime.name, self.punt_ifindex, port.id).await?;
-        let wired = match self.wire(port, &attached).await {
+        let mut attached = self.host.prepare(&port.spec, &self.runtime.name, self.punt_ifindex, port.id).await?;
+        let raised = match self.wire(port, &attached).await {
             Ok(()) => self.host.activate(&attached).await,
             Err(error) => Err(error),
         };
-        if let Err(error) = wired {
-            self.unwire(port.id, &attached).await;
-            if let Err(error) = self.host.release(&attached.restore).await {
-                tracing::warn!(port = %port.spec.name, %error, "not everything could be undone");
+        match raised {
+            Ok(state) => {
+                attached.state = state;
+                port.state = state;
+                port.problem = None;
+                let before = self.before(port.id, attached.ifindex).await;
+                self.show(port.id, &port.spec, state, Some(&attached)).await;
+                port.attachment = Some(Attachment { attached, before });
+                self.pin_again(port).await;
+                Ok(())
             }
-            return Err(error);
+            Err(error) => {
+                self.unwire(port.id, &attached).await;
+                if let Err(error) = self.host.release(&attached.restore).await {
+                    tracing::warn!(port = %port.spec.name, %error, "not everything could be undone");
+                }
+                Err(error)
+            }
         }
-        let facts = self.host.look(attached.ifindex).await?;
-        let mut attached = attached;
-        if let Some(facts) = &facts {
-            attached.mtu = facts.mtu;
-            attached.state = facts.state();
-        }
-        port.state = attached.state;
-        port.problem = None;
-        let rx_frames_before = self.rx_frames_before(port.id, attached.ifindex).await;
-        self.show(port.id, &port.spec, port.state, Some(&attached)).await;
-        port.attachment = Some(Attachment { attached, rx_frames_before });
-        Ok(())
     }
 
     /// Tells loop and reflex, then attaches the program: in this order, so that no frame meets a port unknown to them.
-    async fn wire(&mut self, port: &Port, attached: &Attached) -> Result<(), AttachError> {
-        let failed = |step: &'static str| {
-            let netdev = attached.ifname.clone();
-            move |error: ControlError| AttachError::Program { netdev, step, reason: error.to_string() }
-        };
-        self.tell(port.id, &port.spec, PortState::Up, Some(attached)).await.map_err(failed("tell the loop"))?;
-        self.reflex
-            .set_port(port.id, config(&port.spec, attached, true))
-            .and_then(|()| self.reflex.link(attached.ifindex, port.id))
-            .and_then(|()| self.reflex.attach_port(port.id, attached.ifname.as_str(), attached.ifindex).map(drop))
-            .map_err(|error| failed("attach the program")(error.into()))
+    pub(super) async fn wire(&mut self, port: &Port, attached: &Attached) -> Result<(), AttachError> {
+        let refused =
+            |error: ControlError| AttachError::Refused { netdev: attached.ifname.clone(), reason: error.to_string() };
+        self.tell(port.id, &port.spec, PortState::Up, Some(attached)).await.map_err(refused)?;
+        self.wire_reflex(port, attached).map_err(|error| refused(error.into()))
+    }
+
+    fn wire_reflex(&mut self, port: &Port, attached: &Attached) -> Result<(), ReflexError> {
+        self.reflex.set_port(port.id, config(&port.spec, attached, true))?;
+        self.reflex.link(attached.ifindex, port.id)?;
+        self.reflex.attach_port(port.id, attached.ifname.as_str(), attached.ifindex)?;
+        Ok(())
     }
 
     /// Takes back what [`Self::wire`] did; a step that was not done is no error.
@@ -235,15 +264,20 @@ impl Control {
         })
     }
 
-    /// What the netdev had received when our counter was 0: read while both stand still, or as near as may be.
-    async fn rx_frames_before(&self, id: PortId, ifindex: u32) -> i64 {
-        let mut before = 0;
-        for _ in 0..8 {
-            let Ok(Some(first)) = self.host.look(ifindex).await else { break };
-            let ours = self.reflex.counters(id).map_or(0, |counters| counters.ingress.frames);
-            let Ok(Some(second)) = self.host.look(ifindex).await else { break };
-            before = first.rx_frames.cast_signed().wrapping_sub(ours.cast_signed());
-            if first.rx_frames == second.rx_frames {
+    /// Where the netdev's counters stood when ours were 0: read while both stand still, or as near as may be.
+    async fn before(&self, id: PortId, ifindex: u32) -> Before {
+        let mut before = Before::default();
+        for _ in 0..READS_MAX {
+            let Ok(Some(first)) = self.host.look_index(ifindex).await else { break };
+            let ours = self.reflex.counters(id).unwrap_or_default();
+            let Ok(Some(second)) = self.host.look_index(ifindex).await else { break };
+            let (first, second) = (first.stats, second.stats);
+            let less = |theirs: u64, ours: u64| theirs.cast_signed().wrapping_sub(ours.cast_signed());
+            before = Before {
+                rx_frames: less(first.rx_frames, ours.ingress.frames),
+                tx_frames: less(first.tx_frames + first.tx_dropped, ours.egress.frames),
+            };
+            if first == second {
                 break;
             }
         }

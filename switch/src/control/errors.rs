@@ -28,7 +28,7 @@ impl From<AttachError> for ControlError {
         let text = chain(&error);
         match error {
             AttachError::NoSuchNetdev { .. } | AttachError::NoSuchNetns { .. } => Self::NotFound(text),
-            AttachError::Netlink { .. } => Self::Failed(text),
+            AttachError::Netlink(_) | AttachError::Refused { .. } => Self::Failed(text),
             _ => Self::Invalid(text),
         }
     }

@@ -26,7 +26,11 @@ pub struct Handle {
 impl Handle {
     /// Wraps control; not ready yet.
     pub fn new(control: Control) -> Self {
-        Self { control: Arc::new(Mutex::new(control)), ready: Arc::new(AtomicBool::new(false)), started: Instant::now() }
+        Self {
+            control: Arc::new(Mutex::new(control)),
+            ready: Arc::new(AtomicBool::new(false)),
+            started: Instant::now(),
+        }
     }
 
     /// Says whether the switch forwards.
@@ -91,7 +95,10 @@ impl api::Control for Handle {
     async fn export(&self) -> config::File {
         let control = self.control.lock().await;
         let ports: Vec<PortSpec> = control.ports.values().map(|port| port.spec.clone()).collect();
-        config::File::describe(&control.runtime, &ports)
+        config::File::describe(&control.runtime, &ports).unwrap_or_else(|error| {
+            tracing::error!(error, "what runs cannot be written as a file");
+            config::File::default()
+        })
     }
 
     async fn stations(&self) -> Vec<StationInfo> {

@@ -5,19 +5,23 @@ use crate::port::attach::AttachError;
 use crate::port::monitor::LinkEvent;
 use crate::port::{PortName, PortState};
 
+/// What is said of a port whose netdev was deleted, or whose namespace was.
+const GONE: &str = "its netdev is gone";
+
 impl Control {
     /// Follows one event.
     pub async fn follow(&mut self, event: LinkEvent) {
         match event {
-            LinkEvent::Changed { ifindex, name, .. } => {
-                if let Some(port) = self.port_at(ifindex) {
+            LinkEvent::Changed(facts) => {
+                if let Some(port) = self.port_at(facts.ifindex) {
                     self.look_at(&port).await;
                 }
-                self.welcome(&name).await;
+                self.welcome(&facts.name).await;
             }
-            LinkEvent::Gone { ifindex, .. } => {
+            LinkEvent::Gone { ifindex, moved, .. } => {
                 if let Some(port) = self.port_at(ifindex) {
-                    self.lose(&port, "its netdev is gone").await;
+                    let why = if moved { "its netdev moved to another namespace" } else { GONE };
+                    self.lose(&port, why).await;
                 }
             }
             LinkEvent::Resync => self.look_at_all().await,
@@ -45,9 +49,9 @@ impl Control {
     async fn look_at(&mut self, name: &PortName) {
         let Some(port) = self.ports.get(name) else { return };
         let Some(attachment) = port.attachment.clone() else { return };
-        let facts = match self.host.look(attachment.attached.ifindex).await {
+        let facts = match self.host.look_index(attachment.attached.ifindex).await {
             Ok(Some(facts)) => facts,
-            Ok(None) => return self.lose(name, "its netdev is gone").await,
+            Ok(None) => return self.lose(name, GONE).await,
             Err(error) => {
                 tracing::warn!(port = %name, %error, "the netdev could not be looked at");
                 return;

@@ -2,11 +2,11 @@
 
 use switch_common::PortId;
 
-use super::attachment::Attachment;
+use super::attachment::{Attachment, SavedAttachment};
 use super::{Control, ControlError, Port, errors};
 use crate::port::attach::Host;
-use crate::port::{Origin, PortState};
-use crate::reflex::{self, Reflex};
+use crate::port::{Origin, PortSpec, PortState};
+use crate::reflex;
 use crate::state::SavedPort;
 
 impl Control {
@@ -25,10 +25,47 @@ impl Control {
         }
     }
 
+    /// Makes the file's ports be, each for itself: one that cannot be attached is shown as failed and hinders no other.
+    pub async fn begin(&mut self, wanted: &[PortSpec]) -> Result<(), ControlError> {
+        let diff = self.compare(wanted, false)?;
+        for name in &diff.remove {
+            if let Err(error) = self.remove(name).await {
+                tracing::warn!(port = %name, %error, "while removing a port that the file no longer names");
+            }
+        }
+        let changed = diff.change.iter().map(|change| &change.name);
+        for name in changed.chain(&diff.add) {
+            let Some(spec) = wanted.iter().find(|spec| spec.name == *name) else { continue };
+            let made = match self.ports.contains_key(name) {
+                true => self.change(spec.clone()).await,
+                false => self.add(spec.clone(), true).await,
+            };
+            if let Err(error) = made {
+                tracing::error!(port = %name, %error, "port could not be made");
+                self.keep_failed(spec, &error).await?;
+            }
+        }
+        Ok(())
+    }
+
+    /// A port of the file that could not be made stays in the table, so that it is seen.
+    async fn keep_failed(&mut self, spec: &PortSpec, error: &ControlError) -> Result<(), ControlError> {
+        if !self.ports.contains_key(&spec.name) {
+            let Some(id) = self.give_id(&spec.name) else { return Ok(()) };
+            let port = Port { id, spec: spec.clone(), state: PortState::Failed, problem: None, attachment: None };
+            self.show_absent(&port).await?;
+            self.ports.insert(spec.name.clone(), port);
+        }
+        let port = self.port_mut(&spec.name)?;
+        port.state = PortState::Failed;
+        port.problem = Some(error.to_string());
+        self.save()
+    }
+
     async fn adopt_port(&mut self, id: PortId, saved: SavedPort, same_boot: bool) {
         let name = saved.spec.name.clone();
         let mut port = Port { id, spec: saved.spec, state: PortState::Absent, problem: None, attachment: None };
-        let attachment: Option<Attachment> =
+        let attachment: Option<SavedAttachment> =
             saved.restore.filter(|_| same_boot).and_then(|value| serde_json::from_value(value).ok());
         let adopted = match attachment {
             Some(attachment) => self.adopt_attachment(&mut port, attachment).await,
@@ -55,32 +92,34 @@ impl Control {
     }
 
     /// Goes on with a netdev that an earlier daemon attached, if it is still there.
-    async fn adopt_attachment(&mut self, port: &mut Port, mut attachment: Attachment) -> bool {
-        let attached = &mut attachment.attached;
-        let facts = match self.host.look(attached.ifindex).await {
-            Ok(Some(facts)) if facts.name == attached.ifname.as_str() => facts,
-            _ => {
-                // Another netdev may have the index by now; nothing of the old one is left to restore.
-                for error in [self.reflex.unlink(attached.ifindex), self.reflex.clear_port(port.id)]
-                    .into_iter()
-                    .filter_map(Result::err)
-                {
-                    tracing::debug!(port = %port.spec.name, %error, "while forgetting the netdev");
-                }
-                return false;
+    async fn adopt_attachment(&mut self, port: &mut Port, saved: SavedAttachment) -> bool {
+        let adopted = self.host.adopt(&port.spec, &saved.restore).await;
+        let attached = match adopted {
+            Ok(Some(attached)) => attached,
+            Ok(None) => return self.forget_netdev(port, saved.restore.ifindex),
+            Err(error) => {
+                tracing::warn!(port = %port.spec.name, error = %errors::chain(&error), "netdev could not be taken over");
+                return self.forget_netdev(port, saved.restore.ifindex);
             }
         };
-        attached.mtu = facts.mtu;
-        attached.state = facts.state();
         port.state = attached.state;
-        if let Err(error) = self.wire(port, attached).await {
+        if let Err(error) = self.wire(port, &attached).await {
             tracing::warn!(port = %port.spec.name, error = %errors::chain(&error), "netdev could not be taken over");
             return false;
         }
-        self.show(port.id, &port.spec, port.state, Some(attached)).await;
+        self.show(port.id, &port.spec, port.state, Some(&attached)).await;
         tracing::info!(port = %port.spec.name, netdev = %attached.ifname, "port adopted");
-        port.attachment = Some(attachment);
+        port.attachment = Some(Attachment { attached, before: saved.before });
         true
+    }
+
+    /// Another netdev may have the index by now; nothing of the old one is left to restore. Always `false`.
+    fn forget_netdev(&mut self, port: &Port, ifindex: u32) -> bool {
+        for error in [self.reflex.unlink(ifindex), self.reflex.clear_port(port.id)].into_iter().filter_map(Result::err)
+        {
+            tracing::debug!(port = %port.spec.name, %error, "while forgetting the netdev");
+        }
+        false
     }
 
     /// Leaves. `keep`: everything stays as it is but new pairs, which nobody decides about any more. Otherwise every
@@ -108,10 +147,10 @@ pub async fn clear_away(host: &Host, pins: &std::path::Path, ports: &[SavedPort]
     let mut first_error = None;
     for saved in ports {
         let Some(value) = &saved.restore else { continue };
-        let released = match serde_json::from_value::<Attachment>(value.clone()) {
+        let released = match serde_json::from_value::<SavedAttachment>(value.clone()) {
             Ok(attachment) => {
-                Reflex::detach_leftover(attachment.attached.ifname.as_str());
-                host.release(&attachment.attached.restore).await.map_err(|error| errors::chain(&error))
+                reflex::detach_leftover(attachment.restore.ifname.as_str());
+                host.release(&attachment.restore).await.map_err(|error| errors::chain(&error))
             }
             Err(error) => Err(error.to_string()),
         };

@@ -1,6 +1,6 @@
 //! What others ask of the loop; carried out between two batches, so that the loop's tables have one owner and no lock.
 
-use switch_common::{MacAddr, PortId, VlanId};
+use switch_common::{MacAddr, PairKey, PairVerdict, PortId, VERDICT_ARMED, VERDICT_DROP, VERDICT_FORWARD_PEER, VlanId};
 use tokio::sync::oneshot;
 
 use super::verdicts::VerdictCache;
@@ -111,13 +111,17 @@ impl<M: Medium, C: VerdictCache> Loop<M, C> {
     /// Adds a port or changes it.
     pub fn set_port(&mut self, view: PortView, link: Option<Link>) {
         let id = view.id;
-        if let Some(slot) = self.links.get_mut(id.index()) {
-            if self.tables.port(id) != Some(&view) || *slot != link {
-                self.verdicts.forget_port(id);
-            }
-            *slot = link;
+        let Some(slot) = self.links.get_mut(id.index()) else { return };
+        match self.tables.port(id) {
+            // Verdicts of an earlier daemon may be there; those stay that this one would have made.
+            None => self.verdicts.forget_where(&mut |key, verdict| is_stale(&view, link, key, verdict)),
+            Some(known) if *known != view || *slot != link => self.verdicts.forget_port(id),
+            Some(_) => {}
         }
-        self.tables.set_port(view);
+        *slot = link;
+        for station in self.tables.set_port(view) {
+            self.verdicts.forget_station(station.vlan, station.mac);
+        }
     }
 
     /// Removes a port with its stations and verdicts; says how many stations there were.
@@ -144,6 +148,22 @@ impl<M: Medium, C: VerdictCache> Loop<M, C> {
         }
         stations.len()
     }
+}
+
+/// Whether an adopted verdict contradicts what a port is now.
+fn is_stale(view: &PortView, link: Option<Link>, key: &PairKey, verdict: &PairVerdict) -> bool {
+    let enters = key.ingress == view.id.get();
+    let admitted = view.macs.is_empty() || view.macs.contains(&MacAddr(key.source));
+    if enters && (!admitted || !view.up || verdict.action == VERDICT_DROP) {
+        return true;
+    }
+    let leaves = verdict.egress == view.id.get();
+    let Some(link) = link else { return enters || leaves };
+    let peer = link.peer_mac == Some(MacAddr(key.destination));
+    let same = verdict.ifindex == link.ifindex
+        && verdict.frame_bytes_max == view.frame_bytes_max
+        && (verdict.action & !VERDICT_ARMED == VERDICT_FORWARD_PEER) == peer;
+    leaves && !(same && view.delivers())
 }
 
 fn answer<T>(to: Reply<T>, value: T) {

@@ -112,10 +112,7 @@ fn run<M: Medium, C: VerdictCache>(
 fn wait(poll: &OwnedFd, bell: &OwnedFd, due: Option<Nanos>) -> io::Result<()> {
     let timeout = due.map(|due| {
         let left = due.since(now());
-        Timespec {
-            tv_sec: i64::try_from(left.as_secs()).unwrap_or(i64::MAX),
-            tv_nsec: i64::from(left.subsec_nanos()),
-        }
+        Timespec { tv_sec: i64::try_from(left.as_secs()).unwrap_or(i64::MAX), tv_nsec: i64::from(left.subsec_nanos()) }
     });
     let mut events = [epoll::Event { flags: epoll::EventFlags::empty(), data: epoll::EventData::new_u64(0) }; 2];
     match epoll::wait(poll, &mut events, timeout.as_ref()) {

@@ -25,10 +25,12 @@ pub trait VerdictCache {
     fn backlog_ended(&mut self);
     /// Forgets every pair with this station in it.
     fn forget_station(&mut self, vlan: VlanId, mac: MacAddr);
+    /// Forgets every pair whose verdict is `stale`.
+    fn forget_where(&mut self, stale: &mut dyn FnMut(&PairKey, &PairVerdict) -> bool);
     /// Forgets every pair that enters or leaves by this port.
-    fn forget_port(&mut self, port: PortId);
-    /// Forgets everything.
-    fn forget_all(&mut self);
+    fn forget_port(&mut self, port: PortId) {
+        self.forget_where(&mut |key, verdict| key.ingress == port.get() || verdict.egress == port.get());
+    }
     /// Names every pair that was used since the last call.
     fn seen_since_last(&mut self, each: &mut dyn FnMut(&PairKey));
 }
@@ -41,8 +43,7 @@ impl VerdictCache for NoCache {
     fn teach(&mut self, _: PairKey, _: PairVerdict, _: Nanos, _: &Cell) {}
     fn backlog_ended(&mut self) {}
     fn forget_station(&mut self, _: VlanId, _: MacAddr) {}
-    fn forget_port(&mut self, _: PortId) {}
-    fn forget_all(&mut self) {}
+    fn forget_where(&mut self, _: &mut dyn FnMut(&PairKey, &PairVerdict) -> bool) {}
     fn seen_since_last(&mut self, _: &mut dyn FnMut(&PairKey)) {}
 }
 
@@ -86,7 +87,7 @@ impl VerdictIndex {
             if verdict.generation == generation {
                 index.note(key, verdict, Nanos::default());
             } else {
-                index.map.remove(&key);
+                index.map_remove(&key);
             }
         }
         index
@@ -117,9 +118,15 @@ impl VerdictIndex {
         self.fullest.insert((order.len(), key.ingress));
     }
 
+    fn map_remove(&mut self, key: &PairKey) {
+        if let Err(error) = self.map.remove(key) {
+            tracing::warn!(%error, "a verdict could not be forgotten");
+        }
+    }
+
     fn forget(&mut self, key: &PairKey) {
         let Some(installed) = self.pairs.remove(key) else { return };
-        self.map.remove(key);
+        self.map_remove(key);
         for station in [key.source, key.destination] {
             if let Some(pairs) = self.stations.get_mut(&station) {
                 pairs.remove(key);
@@ -205,19 +212,9 @@ impl VerdictCache for VerdictIndex {
         }
     }
 
-    fn forget_port(&mut self, port: PortId) {
-        let touches = |key: &PairKey, installed: &Installed| {
-            key.ingress == port.get() || installed.verdict.egress == port.get()
-        };
+    fn forget_where(&mut self, stale: &mut dyn FnMut(&PairKey, &PairVerdict) -> bool) {
         let keys: Vec<PairKey> =
-            self.pairs.iter().filter(|(key, installed)| touches(key, installed)).map(|(key, _)| *key).collect();
-        for key in &keys {
-            self.forget(key);
-        }
-    }
-
-    fn forget_all(&mut self) {
-        let keys: Vec<PairKey> = self.pairs.keys().copied().collect();
+            self.pairs.iter().filter(|(key, installed)| stale(key, &installed.verdict)).map(|(key, _)| *key).collect();
         for key in &keys {
             self.forget(key);
         }

@@ -12,23 +12,20 @@
 //! [`Host::connect`], which every thread of the daemon shares.
 
 use std::io;
-use std::net::IpAddr;
+use std::net::{IpAddr, Ipv6Addr};
 
 use switch_common::{MacAddr, PortId};
 
-use super::netlink::{LinkFacts, Netlink, NetlinkError, change};
+use super::link::LinkFacts;
+use super::netlink::{Netlink, NetlinkError, change};
 use super::netns::Netns;
 use super::punt_tap::{PUNT_RING, PuntTap};
 pub use super::refusal::AttachError;
+use super::refusal::{self, MADE_MTU, PUNT_ALIAS, is_link_local};
 use super::restore::{self, Found, Restore, Undo};
 use super::spec::{Attachment, IfName, PortSpec, PortState, Role};
 use super::sys::{self, TapMode};
 use super::veth::{Far, Place};
-
-/// Smallest MTU Ethernet over IPv4 has (RFC 791), and the largest a veth takes.
-const VETH_MTU: (u32, u32) = (68, 65_535);
-/// How a punt tap's alias ends: what another instance's is known by.
-const PUNT_ALIAS: &str = " punt tap";
 
 /// A netdev that is a port, as far as the host is concerned.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -117,19 +114,19 @@ impl Host {
             Attachment::Netdev { netdev, force } => {
                 let facts =
                     self.look(netdev).await?.ok_or_else(|| AttachError::NoSuchNetdev { netdev: netdev.clone() })?;
-                self.check(netdev, &facts, spec, punt_ifindex, *force).await?;
+                refusal::check(&self.netlink, netdev, &facts, spec.mtu, punt_ifindex, *force).await?;
                 self.take(netdev, &facts, spec).await
             }
             Attachment::Tap { tap, user } => self.prepare_tap(tap, user.as_deref(), spec, punt_ifindex).await,
             Attachment::Netns { netns, ifname, addresses, mac } => {
-                let far = far(ifname, addresses, mac.map(|mac| mac.0), spec.mtu)?;
+                let far = Far::new(ifname, addresses, mac.map(|mac| mac.0), spec.mtu)?;
                 let place = Place::Inside(open_other(netns)?);
                 let mut attached = self.prepare_pair(&place, &far, spec, instance, (punt_ifindex, id)).await?;
                 attached.far = Some(FarEnd { netns: Some(netns.clone()), ifname: ifname.clone() });
                 Ok(attached)
             }
             Attachment::Host { ifname, addresses, mac } => {
-                let far = far(ifname, addresses, mac.map(|mac| mac.0), spec.mtu)?;
+                let far = Far::new(ifname, addresses, mac.map(|mac| mac.0), spec.mtu)?;
                 let mut attached = self.prepare_pair(&Place::Here, &far, spec, instance, (punt_ifindex, id)).await?;
                 attached.peer_mac = None;
                 attached.far = Some(FarEnd { netns: None, ifname: ifname.clone() });
@@ -187,53 +184,6 @@ impl Host {
         Ok(facts.and_then(|facts| facts.mac))
     }
 
-    /// Refuses a netdev that cannot be a port, or that the host uses.
-    async fn check(
-        &self,
-        netdev: &IfName,
-        facts: &LinkFacts,
-        spec: &PortSpec,
-        punt_ifindex: u32,
-        force: bool,
-    ) -> Result<(), AttachError> {
-        let netdev = netdev.clone();
-        if facts.loopback {
-            return Err(AttachError::Loopback { netdev });
-        }
-        if facts.ifindex == punt_ifindex || self.is_own(facts).await? {
-            return Err(AttachError::OwnDevice { netdev });
-        }
-        if !facts.ethernet {
-            return Err(AttachError::NotEthernet { netdev });
-        }
-        check_mtu(&netdev, spec.mtu, facts.mtu_min, facts.mtu_max)?;
-        if force {
-            return Ok(());
-        }
-        if let Some(master) = facts.master {
-            let bridge = self.look_index(master).await?.map_or_else(|| master.to_string(), |facts| facts.name);
-            return Err(AttachError::BridgeMember { netdev, bridge });
-        }
-        let addresses = self.netlink.addresses(facts.ifindex).await?;
-        match addresses.iter().find(|(address, _)| !is_link_local(address)) {
-            Some((address, prefix)) => Err(AttachError::HasAddress { netdev, address: format!("{address}/{prefix}") }),
-            None => Ok(()),
-        }
-    }
-
-    /// Whether a netdev is some instance's punt tap, or one of the two ends of a pair made for a port.
-    async fn is_own(&self, facts: &LinkFacts) -> Result<bool, AttachError> {
-        if is_port_end(&facts.name) || facts.alias.ends_with(PUNT_ALIAS) {
-            return Ok(true);
-        }
-        match facts.link {
-            Some(other) if facts.kind == "veth" && !facts.link_elsewhere => {
-                Ok(self.look_index(other).await?.is_some_and(|other| is_port_end(&other.name)))
-            }
-            _ => Ok(false),
-        }
-    }
-
     /// Changes a netdev that was there, and notes how to put it back.
     async fn take(&self, ifname: &IfName, facts: &LinkFacts, spec: &PortSpec) -> Result<Attached, AttachError> {
         let found = self.found(facts, spec).await?;
@@ -250,7 +200,7 @@ impl Host {
         let ipv6 = if restore::has_ipv6(&facts.name)? {
             let addresses = self.netlink.addresses(facts.ifindex).await?;
             let kept = addresses.iter().filter(|(address, _)| !is_link_local(address));
-            Some(kept.filter_map(|(address, prefix)| as_ipv6(address).map(|address| (address, *prefix))).collect())
+            Some(kept.filter_map(|(address, prefix)| v6(address).map(|address| (address, *prefix))).collect())
         } else {
             None
         };
@@ -292,11 +242,11 @@ impl Host {
     ) -> Result<Attached, AttachError> {
         let owner = user.map(user_id).transpose()?;
         if let Some(facts) = self.look(tap).await? {
-            self.check(tap, &facts, spec, punt_ifindex, false).await?;
-            check_tap(tap, &facts, owner)?;
+            refusal::check(&self.netlink, tap, &facts, spec.mtu, punt_ifindex, false).await?;
+            refusal::check_tap(tap, &facts, owner)?;
             return self.take(tap, &facts, spec).await;
         }
-        check_mtu(tap, spec.mtu, VETH_MTU.0, VETH_MTU.1)?;
+        refusal::check_mtu(tap, spec.mtu, MADE_MTU)?;
         make_tap(tap, owner).map_err(|source| match source.raw_os_error() {
             Some(libc::EPERM | libc::EACCES) => AttachError::NotPermitted { doing: format!("making the tap '{tap}'") },
             _ => AttachError::Tap { netdev: tap.clone(), source },
@@ -371,54 +321,10 @@ fn attached(ifname: &IfName, facts: &LinkFacts, restore: Restore) -> Attached {
     }
 }
 
-fn far(ifname: &IfName, addresses: &[String], mac: Option<MacAddr>, mtu: Option<u32>) -> Result<Far, AttachError> {
-    if let Some(mac) = mac.filter(|mac| !mac.is_station()) {
-        return Err(AttachError::BadMac { mac });
-    }
-    check_mtu(ifname, mtu, VETH_MTU.0, VETH_MTU.1)?;
-    let addresses = addresses.iter().map(|text| address(text)).collect::<Result<_, _>>()?;
-    Ok(Far { ifname: ifname.clone(), mac, mtu, addresses })
-}
-
-fn address(text: &str) -> Result<(IpAddr, u8), AttachError> {
-    let parse = || {
-        let (address, prefix) = text.split_once('/')?;
-        let address: IpAddr = address.parse().ok()?;
-        let prefix: u8 = prefix.parse().ok()?;
-        let bits = if address.is_ipv4() { 32 } else { 128 };
-        let usable = prefix <= bits && !address.is_unspecified() && !address.is_multicast();
-        usable.then_some((address, prefix))
-    };
-    parse().ok_or_else(|| AttachError::BadAddress { address: text.escape_default().to_string() })
-}
-
 fn open_other(netns: &str) -> Result<Netns, AttachError> {
     let no_such = |source| AttachError::NoSuchNetns { netns: netns.escape_default().to_string(), source };
     let file = Netns::open(netns).map_err(no_such)?;
     if file.is_own().map_err(no_such)? { Err(AttachError::OwnNetns { netns: netns.to_owned() }) } else { Ok(file) }
-}
-
-fn check_mtu(netdev: &IfName, mtu: Option<u32>, min: u32, max: u32) -> Result<(), AttachError> {
-    let max = if max == 0 { u32::MAX } else { max };
-    match mtu {
-        Some(mtu) if mtu < min || mtu > max => Err(AttachError::BadMtu { netdev: netdev.clone(), mtu, min, max }),
-        _ => Ok(()),
-    }
-}
-
-/// Refuses a tap that is not as [`make_tap`] would have made it.
-fn check_tap(tap: &IfName, facts: &LinkFacts, owner: Option<u32>) -> Result<(), AttachError> {
-    let tun = facts.tun.unwrap_or_default();
-    let but = match () {
-        () if !tun.tap => "and is no tap",
-        () if !tun.persistent => "and is not persistent",
-        () if !tun.vnet_header => "and has no virtio-net header",
-        () if tun.multi_queue => "and has several queues",
-        () if tun.owner != owner => "and belongs to another user",
-        () if facts.carrier => return Err(AttachError::Busy { netdev: tap.clone() }),
-        () => return Ok(()),
-    };
-    Err(AttachError::NotATap { netdev: tap.clone(), but })
 }
 
 fn make_tap(name: &IfName, owner: Option<u32>) -> io::Result<()> {
@@ -438,18 +344,7 @@ fn user_id(user: &str) -> Result<u32, AttachError> {
     }
 }
 
-/// Whether this is the name of the host end of a pair made for a port: `wv<punt tap>p<port id>`.
-fn is_port_end(name: &str) -> bool {
-    let digits = |text: &str| !text.is_empty() && text.bytes().all(|byte| byte.is_ascii_digit());
-    let parts = name.strip_prefix("wv").and_then(|rest| rest.split_once('p'));
-    parts.is_some_and(|(punt, id)| digits(punt) && digits(id))
-}
-
-fn is_link_local(address: &IpAddr) -> bool {
-    as_ipv6(address).is_some_and(|address| address.is_unicast_link_local())
-}
-
-fn as_ipv6(address: &IpAddr) -> Option<std::net::Ipv6Addr> {
+fn v6(address: &IpAddr) -> Option<Ipv6Addr> {
     match address {
         IpAddr::V4(_) => None,
         IpAddr::V6(address) => Some(*address),

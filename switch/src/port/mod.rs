@@ -7,6 +7,7 @@
 //! ([`punt_tap`]) and its in-memory twin ([`memory`]).
 
 pub mod attach;
+pub mod link;
 pub mod medium;
 pub mod memory;
 pub mod monitor;
@@ -21,6 +22,11 @@ mod sys;
 mod tests;
 mod veth;
 
+pub use attach::{AttachError, Attached, Host};
+pub use link::{LinkFacts, LinkStats};
 pub use medium::{FrameBuffer, Medium, TransmitError};
+pub use monitor::LinkEvent;
+pub use punt_tap::PuntTap;
+pub use restore::Restore;
 pub use spec::{Attachment, IfName, Origin, PortName, PortSpec, PortState, Role};
 pub use switch_common::PortId;

@@ -10,7 +10,8 @@ use netlink_packet_route::{AddressFamily, RouteNetlinkMessage};
 use rtnetlink::MulticastGroup;
 use tokio::sync::mpsc;
 
-use super::netlink::{LinkFacts, NetlinkError};
+use super::link::LinkFacts;
+use super::netlink::NetlinkError;
 
 /// Events that may wait for the listener.
 const EVENTS_MAX: usize = 1024;

@@ -31,9 +31,9 @@ pub const PUNT_RING: u32 = 8192;
 
 const ADDRESSES_BYTES: usize = 12;
 const TAG_BYTES: usize = 4;
-/// What stands before the EtherType when everything is there.
+/// What stands before the `EtherType` when everything is there.
 const LEAD_BYTES: usize = VNET_HDR_BYTES + ADDRESSES_BYTES + TAG_BYTES;
-/// `VIRTIO_NET_HDR_F_NEEDS_CSUM` (include/uapi/linux/virtio_net.h).
+/// `VIRTIO_NET_HDR_F_NEEDS_CSUM` (`include/uapi/linux/virtio_net.h`).
 const NEEDS_CHECKSUM: u8 = 1;
 
 /// Why the punt tap could not be had.
@@ -186,12 +186,13 @@ impl Medium for PuntTap {
     }
 }
 
+#[derive(Clone, Copy)]
 enum Shift {
     TagAway,
     TagIn,
 }
 
-/// The same request for the frame without, or with, the tag in front of its EtherType.
+/// The same request for the frame without, or with, the tag in front of its `EtherType`.
 fn shifted(header: [u8; VNET_HDR_BYTES], shift: Shift) -> Offload {
     // struct virtio_net_hdr: flags, gso_type, hdr_len, gso_size, csum_start, csum_offset; the last four 16 bits wide.
     let [flags, kind, length_0, length_1, size_0, size_1, start_0, start_1, offset_0, offset_1] = header;

@@ -1,11 +1,18 @@
-//! Why a port could not be attached. Each message says what to do next.
+//! What cannot be a port, and why. Each message says what to do next. Nothing here changes anything.
 
 use std::io;
+use std::net::IpAddr;
 
 use switch_common::MacAddr;
 
-use super::netlink::NetlinkError;
+use super::link::LinkFacts;
+use super::netlink::{Netlink, NetlinkError};
 use super::spec::IfName;
+
+/// How a punt tap's alias ends: what another instance's is known by.
+pub(super) const PUNT_ALIAS: &str = " punt tap";
+/// The MTUs that taps and veths take: IPv4's least (RFC 791), and what a length of 16 bits can say.
+pub(super) const MADE_MTU: (u32, u32) = (68, 65_535);
 
 /// Why a port could not be attached. Nothing was changed, or it was put back.
 #[derive(Debug, thiserror::Error)]
@@ -138,6 +145,14 @@ pub enum AttachError {
         /// What was being done.
         doing: String,
     },
+    /// Loop or reflex refused the port.
+    #[error("'{netdev}' could not be made a port: {reason}")]
+    Refused {
+        /// Its name.
+        netdev: IfName,
+        /// What was said.
+        reason: String,
+    },
     /// The kernel refused a step.
     #[error(transparent)]
     Netlink(NetlinkError),
@@ -150,4 +165,87 @@ impl From<NetlinkError> for AttachError {
             _ => Self::Netlink(error),
         }
     }
+}
+
+/// Refuses a netdev that cannot be a port, or that the host uses.
+pub(super) async fn check(
+    netlink: &Netlink,
+    netdev: &IfName,
+    facts: &LinkFacts,
+    mtu: Option<u32>,
+    punt_ifindex: u32,
+    force: bool,
+) -> Result<(), AttachError> {
+    let netdev = netdev.clone();
+    if facts.loopback {
+        return Err(AttachError::Loopback { netdev });
+    }
+    if facts.ifindex == punt_ifindex || is_own(netlink, facts).await? {
+        return Err(AttachError::OwnDevice { netdev });
+    }
+    if !facts.ethernet {
+        return Err(AttachError::NotEthernet { netdev });
+    }
+    check_mtu(&netdev, mtu, (facts.mtu_min, facts.mtu_max))?;
+    if force {
+        return Ok(());
+    }
+    if let Some(master) = facts.master {
+        let bridge = netlink.by_index(master).await?.map_or_else(|| master.to_string(), |facts| facts.name);
+        return Err(AttachError::BridgeMember { netdev, bridge });
+    }
+    let addresses = netlink.addresses(facts.ifindex).await?;
+    match addresses.iter().find(|(address, _)| !is_link_local(address)) {
+        Some((address, prefix)) => Err(AttachError::HasAddress { netdev, address: format!("{address}/{prefix}") }),
+        None => Ok(()),
+    }
+}
+
+/// Whether a netdev is some instance's punt tap, or one of the two ends of a pair made for a port.
+async fn is_own(netlink: &Netlink, facts: &LinkFacts) -> Result<bool, NetlinkError> {
+    if is_port_end(&facts.name) || facts.alias.ends_with(PUNT_ALIAS) {
+        return Ok(true);
+    }
+    match facts.link {
+        Some(other) if facts.kind == "veth" && !facts.link_elsewhere => {
+            Ok(netlink.by_index(other).await?.is_some_and(|other| is_port_end(&other.name)))
+        }
+        _ => Ok(false),
+    }
+}
+
+/// Refuses an MTU outside the range; a largest of 0 is none.
+pub(super) fn check_mtu(netdev: &IfName, mtu: Option<u32>, (min, max): (u32, u32)) -> Result<(), AttachError> {
+    let max = if max == 0 { u32::MAX } else { max };
+    match mtu {
+        Some(mtu) if mtu < min || mtu > max => Err(AttachError::BadMtu { netdev: netdev.clone(), mtu, min, max }),
+        _ => Ok(()),
+    }
+}
+
+/// Refuses a tap that is not as this switch makes them.
+pub(super) fn check_tap(tap: &IfName, facts: &LinkFacts, owner: Option<u32>) -> Result<(), AttachError> {
+    let tun = facts.tun.unwrap_or_default();
+    let but = match () {
+        () if !tun.tap => "and is no tap",
+        () if !tun.persistent => "and is not persistent",
+        () if !tun.vnet_header => "and has no virtio-net header",
+        () if tun.multi_queue => "and has several queues",
+        () if tun.owner != owner => "and belongs to another user",
+        () if facts.carrier => return Err(AttachError::Busy { netdev: tap.clone() }),
+        () => return Ok(()),
+    };
+    Err(AttachError::NotATap { netdev: tap.clone(), but })
+}
+
+/// Whether this is the name of the host end of a pair made for a port: `wv<punt tap>p<port id>`.
+fn is_port_end(name: &str) -> bool {
+    let digits = |text: &str| !text.is_empty() && text.bytes().all(|byte| byte.is_ascii_digit());
+    let parts = name.strip_prefix("wv").and_then(|rest| rest.split_once('p'));
+    parts.is_some_and(|(punt, id)| digits(punt) && digits(id))
+}
+
+/// Whether the kernel gave it by itself (RFC 4291, clause 2.5.6).
+pub(super) fn is_link_local(address: &IpAddr) -> bool {
+    matches!(address, IpAddr::V6(address) if address.is_unicast_link_local())
 }

@@ -10,7 +10,8 @@ use std::path::PathBuf;
 
 use serde::{Deserialize, Serialize};
 
-use super::netlink::{LinkFacts, Netlink, NetlinkError, change, plain_socket};
+use super::link::LinkFacts;
+use super::netlink::{Netlink, NetlinkError, change, plain_socket};
 use super::spec::IfName;
 use super::sys;
 
@@ -38,6 +39,7 @@ pub enum Undo {
 /// Values found before they were changed; absent when they were not.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(default)]
+#[expect(clippy::struct_excessive_bools, reason = "changes, independent of each other")]
 pub struct Found {
     /// It was down.
     pub down: bool,

@@ -11,9 +11,9 @@ use netlink_packet_route::link::{InfoData, InfoKind, InfoVeth};
 use rtnetlink::{LinkMessageBuilder, LinkUnspec, LinkVeth};
 use switch_common::MacAddr;
 
-use super::attach::AttachError;
 use super::netlink::{Netlink, NetlinkError, change};
 use super::netns::Netns;
+use super::refusal::{AttachError, MADE_MTU, check_mtu};
 use super::spec::IfName;
 
 /// What the far end is to be.
@@ -23,6 +23,23 @@ pub(super) struct Far {
     pub(super) mac: Option<MacAddr>,
     pub(super) mtu: Option<u32>,
     pub(super) addresses: Vec<(IpAddr, u8)>,
+}
+
+impl Far {
+    /// Checks what was asked for.
+    pub(super) fn new(
+        ifname: &IfName,
+        addresses: &[String],
+        mac: Option<MacAddr>,
+        mtu: Option<u32>,
+    ) -> Result<Self, AttachError> {
+        if let Some(mac) = mac.filter(|mac| !mac.is_station()) {
+            return Err(AttachError::BadMac { mac });
+        }
+        check_mtu(ifname, mtu, MADE_MTU)?;
+        let addresses = addresses.iter().map(|text| address(text)).collect::<Result<_, _>>()?;
+        Ok(Self { ifname: ifname.clone(), mac, mtu, addresses })
+    }
 }
 
 /// Where the far end is to be.
@@ -95,6 +112,18 @@ impl Place {
             Self::Inside(netns) => netns.within(errand).await,
         }
     }
+}
+
+fn address(text: &str) -> Result<(IpAddr, u8), AttachError> {
+    let parse = || {
+        let (address, prefix) = text.split_once('/')?;
+        let address: IpAddr = address.parse().ok()?;
+        let prefix: u8 = prefix.parse().ok()?;
+        let bits = if address.is_ipv4() { 32 } else { 128 };
+        let usable = prefix <= bits && !address.is_unspecified() && !address.is_multicast();
+        usable.then_some((address, prefix))
+    };
+    parse().ok_or_else(|| AttachError::BadAddress { address: text.escape_default().to_string() })
 }
 
 fn vanished(ifname: &IfName) -> NetlinkError {
