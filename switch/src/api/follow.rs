@@ -26,10 +26,10 @@ type Totals = HashMap<(String, Side, String), (u64, u64)>;
 
 /// What is dropped from now on. When the head of this answer is out, `now` has been noted.
 pub(super) async fn follow_drops<C: Control>(control: C, followers: &Followers) -> Result<Response, Refusal> {
-    let seat = Arc::clone(followers).try_acquire_owned().map_err(|_| {
+    let Ok(seat) = Arc::clone(followers).try_acquire_owned() else {
         let message = "too many are following already; end one of them".to_owned();
-        Refusal::new(StatusCode::SERVICE_UNAVAILABLE, message)
-    })?;
+        return Err(Refusal::new(StatusCode::SERVICE_UNAVAILABLE, message));
+    };
     let mut watch = Watch { control, totals: Totals::new(), _seat: seat };
     watch.look().await;
     let lines = stream::unfold(watch, |mut watch| async move {

@@ -73,7 +73,7 @@ async fn read_body(State(limits): State<Limits>, request: Request, next: Next) -
 }
 
 fn is_too_long(error: &axum::Error) -> bool {
-    std::error::Error::source(error).is_some_and(|source| source.is::<LengthLimitError>())
+    std::error::Error::source(error).is_some_and(<dyn std::error::Error>::is::<LengthLimitError>)
 }
 
 /// Serves what `accept` brings, each with the router that `route` gives it, until `stop`; then connections are cut, so

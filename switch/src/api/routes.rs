@@ -44,7 +44,7 @@ const SETTLE_SECS_MAX: u64 = 600;
 )]
 struct Document;
 
-/// The OpenAPI document, as JSON.
+/// The `OpenAPI` document, as JSON.
 pub fn openapi() -> String {
     Document::openapi().to_pretty_json().expect("a document made of derived schemas is JSON")
 }

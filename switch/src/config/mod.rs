@@ -10,7 +10,7 @@ mod runtime;
 mod values;
 
 pub use file::{Config, ConfigError, File, MetricsTable, SwitchTable};
-pub use port_table::{Fault, PortTable};
+pub use port_table::{Fault, FloodRate, Mtu, PortTable, StationLimit, placed};
 pub use runtime::{
     AGING_SECS, Datapath, DatapathChoice, Hook, LogFormat, LogLevel, METRICS_LISTEN, Metrics, NAME, OnStop, Runtime,
     STATE_DIR, STATIONS_MAX, socket_path, state_dir,

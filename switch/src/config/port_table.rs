@@ -11,11 +11,11 @@ use super::values::{Bounded, Cidr, Netns, StationMac};
 use crate::port::spec::{Attachment, FLOOD_PER_SEC, IfName, Origin, PortName, PortSpec, Role, STATION_LIMIT};
 
 /// MTUs the kernel takes (RFC 791 and the largest IP packet).
-type Mtu = Bounded<68, 65_535>;
+pub type Mtu = Bounded<68, 65_535>;
 /// Stations a port may have.
-type StationLimit = Bounded<1, 1_048_576>;
+pub type StationLimit = Bounded<1, 1_048_576>;
 /// Floods a port may cause per second.
-type FloodRate = Bounded<1, 10_000_000>;
+pub type FloodRate = Bounded<1, 10_000_000>;
 
 /// Longest label key or value.
 const LABEL_BYTES_MAX: usize = 255;
@@ -102,7 +102,8 @@ const fn flood_per_sec() -> FloodRate {
     FloodRate::fixed(FLOOD_PER_SEC)
 }
 
-fn placed<T>(value: T) -> Spanned<T> {
+/// A value that comes from no text.
+pub fn placed<T>(value: T) -> Spanned<T> {
     Spanned::new(0..0, value)
 }
 

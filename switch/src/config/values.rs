@@ -79,9 +79,9 @@ impl FromStr for Cidr {
         let (address, prefix) = text
             .split_once('/')
             .ok_or_else(|| format!("'{shown}' lacks a prefix length; write it as 198.18.0.1/24 or 2001:db8::1/64"))?;
-        let address: IpAddr = address.parse().map_err(|_| {
-            format!("'{shown}' does not begin with an IP address, as 198.18.0.1/24 or 2001:db8::1/64 do")
-        })?;
+        let Ok(address) = address.parse::<IpAddr>() else {
+            return Err(format!("'{shown}' does not begin with an IP address, as 198.18.0.1/24 or 2001:db8::1/64 do"));
+        };
         let longest = if address.is_ipv4() { 32 } else { 128 };
         match prefix.parse::<u8>() {
             Ok(length) if length <= longest => Ok(Self(format!("{address}/{length}"))),

@@ -8,7 +8,7 @@ use rustix::event::{PollFd, PollFlags, Timespec, poll};
 use rustix::process::{Pid, PidfdFlags, Signal, pidfd_open, pidfd_send_signal};
 
 use super::{lock, pins};
-use crate::control::clear_away;
+use crate::control::{ControlError, clear_away};
 use crate::port::IfName;
 use crate::port::attach::Host;
 use crate::state::Store;
@@ -20,7 +20,7 @@ const END_WITHIN: Duration = Duration::from_secs(30);
 ///
 /// # Errors
 /// Something of it could not be taken away, or there was nothing.
-pub fn down(name: &IfName, socket: &Path, state_dir: &Path) -> Result<bool> {
+pub fn down(name: &IfName, socket: &Path, state_dir: &Path) -> Result<()> {
     let lived = match lock::holder(name)? {
         Some(pid) => {
             end(pid)?;
@@ -36,7 +36,11 @@ pub fn down(name: &IfName, socket: &Path, state_dir: &Path) -> Result<bool> {
         }
         _ => {}
     }
-    Ok(lived || cleared)
+    if !lived && !cleared {
+        let nothing = format!("there is no instance '{name}' here, living or dead; name another with --name");
+        return Err(ControlError::NotFound(nothing).into());
+    }
+    Ok(())
 }
 
 /// Ends a process and waits until it has.
