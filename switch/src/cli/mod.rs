@@ -89,8 +89,6 @@ impl Global {
     }
 }
 
-pub mod demo;
-
 /// Parses the command line and runs it.
 pub fn main() -> ExitCode {
     let cli = match Cli::try_parse() {

@@ -122,7 +122,7 @@ impl Weft {
         let state = Folder(std::env::temp_dir().join(format!("weftbench-{name}")));
         let mut command = Command::new(binary);
         command.args(["--name", &name, "run", "--datapath", datapath, "--on-stop", "remove", "--log-level", "warn"]);
-        command.args(["--metrics", "127.0.0.1:9798"]).arg("--state-dir").arg(&state.0);
+        command.args(["--metrics", "off"]).arg("--state-dir").arg(&state.0);
         if let Some(file) = file {
             command.arg("-c").arg(file);
         }

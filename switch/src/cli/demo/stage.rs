@@ -13,6 +13,8 @@ use anyhow::{Context, Result, bail};
 use rustix::process::{Pid, Signal, kill_process};
 use rustix::thread::LinkNameSpaceType;
 
+/// Where the demo's daemon keeps its state: gone with the next boot in any case.
+const STATE: &str = "/run/weft-demo";
 /// How long anything of the demo may take to come or to go.
 const PATIENCE: Duration = Duration::from_secs(20);
 
@@ -46,12 +48,11 @@ impl Drop for Running {
     }
 }
 
-/// The daemon and its folder.
+/// The daemon.
 pub(super) struct Stage {
     running: Option<Running>,
     binary: PathBuf,
     name: String,
-    folder: PathBuf,
 }
 
 impl Stage {
@@ -59,7 +60,8 @@ impl Stage {
     pub(super) fn clear(name: &str) -> Result<()> {
         let binary = std::env::current_exe().context("where is our own binary?")?;
         if PathBuf::from(format!("/sys/class/net/{name}")).exists() {
-            output(Command::new(binary).args(["--name", name, "down"])).context("an earlier demo does not go away")?;
+            output(Command::new(binary).args(["--name", name, "down", "--state-dir", STATE]))
+                .context("an earlier demo does not go away")?;
         }
         for namespace in ["blue", "green"].map(|end| format!("{name}-{end}")) {
             if PathBuf::from(format!("/run/netns/{namespace}")).exists() {
@@ -72,12 +74,10 @@ impl Stage {
     /// Starts the daemon and waits until it answers.
     pub(super) fn set(name: &str, datapath: &str) -> Result<Self> {
         let binary = std::env::current_exe().context("where is our own binary?")?;
-        let folder = std::env::temp_dir().join(format!("{name}-{}", std::process::id()));
-        std::fs::create_dir_all(&folder).with_context(|| folder.display().to_string())?;
-        let mut stage = Self { running: None, binary, name: name.to_owned(), folder };
+        let mut stage = Self { running: None, binary, name: name.to_owned() };
         let mut command = Command::new(&stage.binary);
         command.args(["--name", name, "run", "--datapath", datapath, "--on-stop", "remove", "--log-level", "warn"]);
-        command.args(["--metrics", "127.0.0.1:0"]).arg("--state-dir").arg(&stage.folder);
+        command.args(["--metrics", "off", "--state-dir", STATE]);
         super::say(&format!("  $ weft --name {name} run --datapath {datapath} --on-stop remove"))?;
         let mut running = Running::start(&mut command)?;
         let ask = |what: &str| output(Command::new(&stage.binary).args(["--name", name]).args(what.split(' ')));
@@ -101,7 +101,7 @@ impl Stage {
 impl Drop for Stage {
     fn drop(&mut self) {
         drop(self.running.take());
-        drop(std::fs::remove_dir_all(&self.folder));
+        drop(std::fs::remove_dir_all(PathBuf::from(STATE).join(&self.name)));
     }
 }
 
