@@ -33,11 +33,12 @@ pub fn promises(texts: &[Text]) -> Faults {
     faults
 }
 
-/// Names of functions in Rust files that are tests, of scenarios, of fuzz targets, and of rows of the bench.
+/// Names of functions in Rust files that hold tests, of scenarios, of fuzz targets, and of rows of the bench.
 fn enforcers(texts: &[Text]) -> BTreeSet<&str> {
     let mut names = BTreeSet::new();
     for text in texts {
-        if text.is("rs") {
+        if text.is("rs") && ["#[test]", "#[tokio::test", "in_every_mode! {"].iter().any(|mark| text.text.contains(mark))
+        {
             let after_fn = text.text.split("fn ").skip(1);
             names.extend(after_fn.filter_map(|rest| rest.split(|c: char| !is_word(c)).next()));
         }
