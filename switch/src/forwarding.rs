@@ -200,4 +200,8 @@ fn passing(reason: DropReason) -> Decision {
 }
 
 #[cfg(test)]
+mod allocation;
+#[cfg(test)]
 mod tests;
+#[cfg(test)]
+mod twin;

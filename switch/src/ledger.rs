@@ -20,6 +20,8 @@
 
 mod laws;
 
+use std::collections::HashMap;
+
 use serde::Serialize;
 use switch_common::{BrainPort, PortCounters, PortDrops};
 use utoipa::ToSchema;
@@ -95,19 +97,20 @@ pub fn in_flight(port: &PortNumbers) -> u64 {
 
 /// The laws in a switch at rest: exact.
 pub fn check_quiet(snapshot: &Snapshot) -> Vec<LawResult> {
-    sides(snapshot).into_iter().map(Sides::at_rest).collect()
+    sides(snapshot).iter().map(Sides::at_rest).collect()
 }
 
 /// The laws in a switch at work, from three snapshots in the order of time. What is not in all three (a port that came or
 /// went) is left out.
 pub fn check_moving(before: &Snapshot, during: &Snapshot, after: &Snapshot) -> Vec<LawResult> {
     let (before, after) = (sides(before), sides(after));
-    let moving = |side: Sides| {
-        let same = |all: &'_ [Sides]| all.iter().position(|other| other.is_same_law(&side));
-        let (before, after) = (before.get(same(&before)?)?, after.get(same(&after)?)?);
-        Some(side.at_work(before, after))
-    };
-    sides(during).into_iter().filter_map(moving).collect()
+    let (before, after) = (by_name(&before), by_name(&after));
+    let moving = |side: &Sides| Some(side.at_work(before.get(&side.name())?, after.get(&side.name())?));
+    sides(during).iter().filter_map(moving).collect()
+}
+
+fn by_name(all: &[Sides]) -> HashMap<(&str, &str), &Sides> {
+    all.iter().map(|side| (side.name(), side)).collect()
 }
 
 #[cfg(test)]

@@ -11,7 +11,7 @@ use crate::{guest, setup, shell};
 pub fn run(args: &[OsString]) -> Result<()> {
     setup::run(false)?;
     shell::need_root("the demo")?;
-    let weft = workspace::weft(Profile::Release)?;
+    let weft = workspace::weft(Profile::Release, [])?;
     let mut command = shell::command(weft);
     command.arg("demo");
     match guest::prepare() {
@@ -27,6 +27,6 @@ pub fn run(args: &[OsString]) -> Result<()> {
 pub fn daemon(args: &[OsString]) -> Result<()> {
     setup::run(false)?;
     shell::need_root("the daemon")?;
-    let weft = workspace::weft(Profile::Release)?;
+    let weft = workspace::weft(Profile::Release, [])?;
     shell::run(shell::command(weft).arg("run").args(args))
 }

@@ -25,7 +25,7 @@ const FILES: &[(&str, &str)] = &[
 
 /// Builds and collects; an earlier collection is removed first.
 pub fn run() -> Result<()> {
-    let weft = workspace::weft(Profile::Release)?;
+    let weft = workspace::weft(Profile::Release, [])?;
     let dist = workspace::target().join("dist");
     if dist.exists() {
         fs::remove_dir_all(&dist)?;

@@ -1,6 +1,226 @@
-//! Builds the kernel half (placeholder of this branch; the real one comes with the reflex).
+//! `cargo xtask ebpf`: builds the kernel half and keeps the object and its provenance in `switch-ebpf/prebuilt`.
+//!
+//! Two toolchains can build it: Debian's `rustc-web` with the prebuilt core of `libstd-rust-web-dev-bpf`, or a rustup
+//! nightly with `rust-src`. Both link with `bpf-linker`. The object depends on neither the folder it was built in nor the
+//! user's home: two `--remap-path-prefix` see to that, so the same toolchain gives the same bytes.
 
-/// Builds the object, or with `check` compares it with what is committed.
-pub fn build(check: bool) -> anyhow::Result<()> {
-    anyhow::bail!("building the kernel half is not merged here yet (check: {check})")
+use std::ffi::OsString;
+use std::path::{Path, PathBuf};
+use std::process::Command;
+use std::{env, fs};
+
+use anyhow::{Context, Result, bail, ensure};
+use serde::{Deserialize, Serialize};
+
+#[path = "../../switch-ebpf/source_hash.rs"]
+mod source_hash;
+
+const TARGET: &str = "bpfel-unknown-none";
+const DEBIAN_RUSTC: &str = "/usr/bin/rustc";
+const DEBIAN_CORE: &str = "/usr/lib/rustlib/bpfel-unknown-none";
+
+/// Where an object comes from. Field order is the file's.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+struct Provenance {
+    object_sha256: String,
+    sources_sha256: String,
+    rustc: String,
+    llvm: String,
+    bpf_linker: String,
+}
+
+/// Builds the object. Without `check` it replaces the one in `switch-ebpf/prebuilt`; with it, nothing in the tree is
+/// written: see [`verify`].
+///
+/// # Errors
+/// No toolchain, a failed build, or with `check` an object that differs.
+pub fn build(check: bool) -> Result<()> {
+    if check {
+        return verify().map(drop);
+    }
+    let (object, provenance) = compile()?;
+    let prebuilt = root().join("switch-ebpf/prebuilt");
+    fs::create_dir_all(&prebuilt)?;
+    fs::write(prebuilt.join("weft.bpf.o"), &object)?;
+    let text = toml::to_string(&provenance)?;
+    fs::write(prebuilt.join("PROVENANCE.toml"), format!("# Written by `cargo xtask ebpf`.\n{text}"))?;
+    eprintln!("switch-ebpf/prebuilt/weft.bpf.o: {} bytes, sha256 {}", object.len(), provenance.object_sha256);
+    Ok(())
+}
+
+/// Builds the object anew and compares. `None`: the prebuilt object is what this toolchain makes of the sources. `Some`:
+/// another toolchain made it, so the bytes say nothing; the tests are to run on this object (`WEFT_EBPF_OBJECT`).
+///
+/// # Errors
+/// The prebuilt object is stale, or the same toolchain made other bytes of the same sources.
+pub fn verify() -> Result<Option<PathBuf>> {
+    let path = root().join("switch-ebpf/prebuilt/PROVENANCE.toml");
+    let text = fs::read_to_string(&path).with_context(|| format!("{}; run `cargo xtask ebpf`", path.display()))?;
+    let kept: Provenance = toml::from_str(&text)?;
+    let (object, built) = compile()?;
+    ensure!(
+        kept.sources_sha256 == built.sources_sha256,
+        "the kernel half's sources have changed since the prebuilt object was made; run `cargo xtask ebpf`"
+    );
+    if (&kept.rustc, &kept.llvm, &kept.bpf_linker) == (&built.rustc, &built.llvm, &built.bpf_linker) {
+        ensure!(
+            kept.object_sha256 == built.object_sha256,
+            "the same toolchain made another object of the same sources: {} instead of {}",
+            built.object_sha256,
+            kept.object_sha256
+        );
+        eprintln!("switch-ebpf/prebuilt/weft.bpf.o: bit for bit what {} makes of the sources", built.rustc);
+        return Ok(None);
+    }
+    let rebuilt = target_dir().join("weft.bpf.o");
+    fs::write(&rebuilt, object)?;
+    eprintln!("built by {}, prebuilt by {}: testing {}", built.rustc, kept.rustc, rebuilt.display());
+    Ok(Some(rebuilt))
+}
+
+/// Lints and formats-checks the kernel half, on the host's target: no clippy exists for the other one.
+///
+/// # Errors
+/// What clippy or rustfmt find.
+pub fn lint() -> Result<()> {
+    let crate_dir = root().join("switch-ebpf");
+    run(Command::new("cargo").args(["fmt", "--check"]).current_dir(&crate_dir))?;
+    let clippy = ["clippy", "--quiet", "--", "-D", "warnings"];
+    run(Command::new("cargo")
+        .args(clippy)
+        .current_dir(&crate_dir)
+        .env("RUSTC_BOOTSTRAP", "1")
+        .env("CARGO_TARGET_DIR", target_dir().join("lint")))
+}
+
+/// A toolchain that can build for the kernel.
+struct Toolchain {
+    rustc: OsString,
+    cargo_args: Vec<&'static str>,
+    envs: Vec<(&'static str, OsString)>,
+    cargo: Vec<&'static str>,
+}
+
+fn toolchain() -> Result<Toolchain> {
+    if Path::new(DEBIAN_CORE).is_dir() && Path::new(DEBIAN_RUSTC).is_file() {
+        return Ok(Toolchain {
+            rustc: DEBIAN_RUSTC.into(),
+            cargo: vec!["cargo"],
+            cargo_args: vec![],
+            envs: vec![("RUSTC", DEBIAN_RUSTC.into()), ("RUSTC_BOOTSTRAP", "aya_ebpf,weft".into())],
+        });
+    }
+    let sysroot = Command::new("rustc").args(["+nightly", "--print", "sysroot"]).output();
+    let sysroot = sysroot.ok().filter(|out| out.status.success()).and_then(|out| String::from_utf8(out.stdout).ok());
+    if let Some(sysroot) = sysroot {
+        let sysroot = Path::new(sysroot.trim()).to_path_buf();
+        if sysroot.join("lib/rustlib/src/rust/library/core").is_dir() {
+            return Ok(Toolchain {
+                rustc: sysroot.join("bin/rustc").into_os_string(),
+                cargo: vec!["cargo", "+nightly"],
+                cargo_args: vec!["-Zbuild-std=core"],
+                envs: vec![],
+            });
+        }
+    }
+    bail!(
+        "no toolchain for {TARGET}: install Debian's rustc-web and libstd-rust-web-dev-bpf (`cargo xtask setup`), \
+         or `rustup toolchain install nightly --component rust-src`"
+    )
+}
+
+/// Compiles, links and strips; answers with the object and where it comes from.
+fn compile() -> Result<(Vec<u8>, Provenance)> {
+    let toolchain = toolchain()?;
+    let version = output(Command::new(&toolchain.rustc).arg("-vV"))?;
+    let line = |name: &str| version.lines().find_map(|line| line.strip_prefix(name)).map(str::trim);
+    let llvm = line("LLVM version:").context("rustc -vV names no LLVM version")?.to_owned();
+    let major = llvm.split('.').next().unwrap_or_default().to_owned();
+    let path = search_path(&major)?;
+    let linker = output(Command::new("bpf-linker").arg("--version").env("PATH", &path))
+        .context("bpf-linker is not on PATH; `cargo xtask setup` installs it")?;
+
+    let root = root();
+    let target_dir = target_dir();
+    let mut command = Command::new(toolchain.cargo.first().copied().unwrap_or("cargo"));
+    command
+        .args(toolchain.cargo.iter().skip(1))
+        .args(["build", "--quiet", "--release", "--locked", "--target", TARGET])
+        .args(&toolchain.cargo_args)
+        .current_dir(root.join("switch-ebpf"))
+        .env_remove("RUSTFLAGS")
+        .env("CARGO_TARGET_DIR", &target_dir)
+        .env("CARGO_ENCODED_RUSTFLAGS", rustflags(&root)?)
+        .env("PATH", &path);
+    for (name, value) in &toolchain.envs {
+        command.env(name, value);
+    }
+    run(&mut command)?;
+
+    let linked = target_dir.join(TARGET).join("release/weft");
+    let stripped = target_dir.join("stripped.o");
+    let strip = ["--strip-debug", "-o"];
+    let versioned = format!("llvm-strip-{major}");
+    let mut strip_command = Command::new("llvm-strip");
+    strip_command.args(strip).arg(&stripped).arg(&linked).env("PATH", &path);
+    run(&mut strip_command).or_else(|_| {
+        run(Command::new(&versioned).args(strip).arg(&stripped).arg(&linked))
+            .with_context(|| format!("llvm-strip is not there; install llvm-{major}"))
+    })?;
+    let object = fs::read(&stripped)?;
+    let provenance = Provenance {
+        object_sha256: source_hash::sha256(&object),
+        sources_sha256: source_hash::source_hash(&root)?,
+        rustc: version.lines().next().unwrap_or_default().to_owned(),
+        llvm,
+        bpf_linker: linker.trim().to_owned(),
+    };
+    Ok((object, provenance))
+}
+
+/// The flags of DESIGN: BTF for maps and programs, 64-bit atomics, no trace of this machine's folders.
+fn rustflags(root: &Path) -> Result<OsString> {
+    let cargo_home = env::var_os("CARGO_HOME")
+        .map(PathBuf::from)
+        .or_else(|| env::var_os("HOME").map(|home| Path::new(&home).join(".cargo")))
+        .context("neither CARGO_HOME nor HOME is set")?;
+    let flags = [
+        "-Clinker=bpf-linker".to_owned(),
+        "-Clink-arg=--btf".to_owned(),
+        "-Cdebuginfo=2".to_owned(),
+        "-Ctarget-cpu=v3".to_owned(),
+        "--cfg=bpf_target_arch=\"x86_64\"".to_owned(),
+        format!("--remap-path-prefix={}=/weft", root.display()),
+        format!("--remap-path-prefix={}=/cargo", cargo_home.display()),
+    ];
+    Ok(flags.join("\u{1f}").into())
+}
+
+/// PATH with the LLVM that matches rustc's in front, and cargo's own programs.
+fn search_path(llvm_major: &str) -> Result<OsString> {
+    let mut places = vec![PathBuf::from(format!("/usr/lib/llvm-{llvm_major}/bin"))];
+    places.extend(env::var_os("CARGO_HOME").map(|home| Path::new(&home).join("bin")));
+    places.extend(env::var_os("HOME").map(|home| Path::new(&home).join(".cargo/bin")));
+    places.extend(env::split_paths(&env::var_os("PATH").unwrap_or_default()));
+    Ok(env::join_paths(places)?)
+}
+
+fn root() -> PathBuf {
+    Path::new(env!("CARGO_MANIFEST_DIR")).parent().map(Path::to_path_buf).unwrap_or_default()
+}
+
+fn target_dir() -> PathBuf {
+    env::var_os("CARGO_TARGET_DIR").map_or_else(|| root().join("target"), PathBuf::from).join("ebpf")
+}
+
+fn output(command: &mut Command) -> Result<String> {
+    let out = command.output().with_context(|| format!("{command:?}"))?;
+    ensure!(out.status.success(), "{command:?}: {}", String::from_utf8_lossy(&out.stderr));
+    Ok(String::from_utf8(out.stdout)?)
+}
+
+fn run(command: &mut Command) -> Result<()> {
+    let status = command.status().with_context(|| format!("{command:?}"))?;
+    ensure!(status.success(), "{command:?}: {status}");
+    Ok(())
 }

@@ -63,7 +63,12 @@ enum Task {
         /// Only compare with what is committed.
         #[arg(long)]
         check: bool,
+        /// Only lint the sources.
+        #[arg(long, conflicts_with = "check")]
+        lint: bool,
     },
+    /// Make the Linux guest of the demo and the tests in `target/guest`, and say where it is.
+    Guest,
     /// Measure Weft against a Linux bridge on this machine, as root; writes `docs/BENCHMARKS.md`.
     Bench(bench::Options),
     /// Collect the binary, man pages, completions, unit and licence in `target/dist`.
@@ -89,9 +94,13 @@ fn dispatch(task: Task) -> anyhow::Result<()> {
         Task::Demo { args } => demo::run(&args),
         Task::Test { filter, args } => test::run(filter.as_deref(), &args, &[]),
         Task::Ci => ci::run(),
-        Task::Ebpf { check } => {
+        Task::Ebpf { check, lint } => {
             setup::run(true)?;
-            ebpf::build(check)
+            if lint { ebpf::lint() } else { ebpf::build(check) }
+        }
+        Task::Guest => {
+            setup::run(false)?;
+            guest::prepare().map(|guest| eprintln!("{}\n{}", guest.kernel.display(), guest.initrd.display()))
         }
         Task::Bench(options) => bench::run(&options),
         Task::Dist => dist::run(),

@@ -40,7 +40,6 @@ const RUN: &[Need] = &[
 const EBPF: &[Need] = &[
     need("rustc-web", "/usr/bin/rustc", "a rustc whose LLVM is the one that bpf-linker uses"),
     need("libstd-rust-web-dev-bpf", "/usr/lib/rustlib/bpfel-unknown-none", "`core` for the eBPF target"),
-    need("rust-web-clippy", "/usr/bin/clippy-driver", "lints for the eBPF target"),
     need("llvm-22-dev", "/usr/lib/llvm-22/include", "bpf-linker links against it"),
     need("llvm-22", "/usr/lib/llvm-22/bin/llvm-strip", "takes the DWARF out of the object and leaves the BTF"),
     need("libzstd-dev", "/usr/include/zstd.h", "LLVM links against it"),

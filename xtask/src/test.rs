@@ -14,9 +14,10 @@ use crate::{guest, setup, shell};
 pub fn run(filter: Option<&str>, args: &[OsString], variables: &[(&str, OsString)]) -> Result<()> {
     setup::run(false)?;
     shell::need_root("the test suite")?;
-    let weft = workspace::weft(Profile::Debug)?;
+    let variables = variables.iter().map(|(name, value)| (*name, value));
+    let weft = workspace::weft(Profile::Debug, variables.clone())?;
     let mut command = shell::cargo(["test", "--locked", "--workspace", "--no-fail-fast"]);
-    command.env("WEFT_BIN", weft).envs(variables.iter().map(|(name, value)| (name, value)));
+    command.env("WEFT_BIN", weft).envs(variables);
     match guest::prepare() {
         Ok(guest) => {
             command.env("WEFT_GUEST_KERNEL", guest.kernel).env("WEFT_GUEST_INITRD", guest.initrd);

@@ -1,5 +1,6 @@
 //! Where things are: the repository, its target folder, and the `weft` binary that is built there.
 
+use std::ffi::OsString;
 use std::path::{Path, PathBuf};
 
 use anyhow::Result;
@@ -31,9 +32,10 @@ pub fn cargo() -> PathBuf {
     std::env::var_os("CARGO").map_or_else(|| PathBuf::from("cargo"), PathBuf::from)
 }
 
-/// Builds `weft` and says where it is.
-pub fn weft(profile: Profile) -> Result<PathBuf> {
+/// Builds `weft` with these variables set, and says where it is.
+pub fn weft<'a>(profile: Profile, variables: impl IntoIterator<Item = (&'a str, &'a OsString)>) -> Result<PathBuf> {
     let mut command = shell::cargo(["build", "--locked", "--package", "weft", "--bin", "weft"]);
+    command.envs(variables);
     let folder = match profile {
         Profile::Debug => "debug",
         Profile::Release => {

@@ -16,3 +16,6 @@ pub use runtime::{
     STATE_DIR, STATIONS_MAX, socket_path, state_dir,
 };
 pub use values::{Bounded, Cidr, Netns, StationMac};
+
+#[cfg(test)]
+mod tests;

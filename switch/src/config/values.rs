@@ -4,17 +4,30 @@ use std::fmt;
 use std::net::IpAddr;
 use std::str::FromStr;
 
-use serde::{Deserialize, Serialize};
+use serde::de::{self, Visitor};
+use serde::{Deserialize, Deserializer, Serialize};
 
 use crate::port::spec::Mac;
 
-/// A type that is read from and written as text.
+/// A type that is read from and written as text. Read by a visitor of its own, for then an error belongs to the value; with
+/// `#[serde(try_from)]` it would belong to the list around it, and so would the position that an operator is told.
 macro_rules! text_type {
-    ($name:ident) => {
-        impl TryFrom<String> for $name {
-            type Error = String;
-            fn try_from(text: String) -> Result<Self, String> {
-                text.parse()
+    ($name:ident, $expected:literal) => {
+        impl<'de> Deserialize<'de> for $name {
+            fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+                struct Text;
+
+                impl Visitor<'_> for Text {
+                    type Value = $name;
+                    fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+                        f.write_str($expected)
+                    }
+                    fn visit_str<E: de::Error>(self, text: &str) -> Result<$name, E> {
+                        text.parse().map_err(E::custom)
+                    }
+                }
+
+                deserializer.deserialize_str(Text)
             }
         }
 
@@ -33,10 +46,10 @@ macro_rules! text_type {
 }
 
 /// The address of one station: neither a group address nor all zeros.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
-#[serde(try_from = "String", into = "String")]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Serialize)]
+#[serde(into = "String")]
 pub struct StationMac(Mac);
-text_type!(StationMac);
+text_type!(StationMac, "a MAC address");
 
 impl StationMac {
     /// The address.
@@ -67,10 +80,10 @@ impl TryFrom<Mac> for StationMac {
 }
 
 /// An IP address with its prefix length, as `198.18.0.1/24` or `2001:db8::1/64`.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(try_from = "String", into = "String")]
+#[derive(Clone, Debug, PartialEq, Eq, Serialize)]
+#[serde(into = "String")]
 pub struct Cidr(String);
-text_type!(Cidr);
+text_type!(Cidr, "an IP address with its prefix length");
 
 impl FromStr for Cidr {
     type Err = String;
@@ -91,10 +104,10 @@ impl FromStr for Cidr {
 }
 
 /// A network namespace: a name under /run/netns, an absolute path, or a process id.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(try_from = "String", into = "String")]
+#[derive(Clone, Debug, PartialEq, Eq, Serialize)]
+#[serde(into = "String")]
 pub struct Netns(String);
-text_type!(Netns);
+text_type!(Netns, "a network namespace");
 
 impl FromStr for Netns {
     type Err = String;

@@ -35,26 +35,26 @@ impl Bounds {
 
 impl Sides {
     /// The law in a switch at rest.
-    pub(super) fn at_rest(self) -> LawResult {
+    pub(super) fn at_rest(&self) -> LawResult {
         let holds = self.bounds.least <= self.right && self.right <= self.bounds.most;
         self.result(holds)
     }
 
     /// The law in a switch at work; `self` was read between the other two.
-    pub(super) fn at_work(self, before: &Self, after: &Self) -> LawResult {
+    pub(super) fn at_work(&self, before: &Self, after: &Self) -> LawResult {
         let reached = !self.bounds.at_once || before.bounds.least <= self.right;
         let holds = reached && self.right <= after.bounds.most;
         self.result(holds)
     }
 
-    /// Whether both are the same law applied to the same thing.
-    pub(super) fn is_same_law(&self, other: &Self) -> bool {
-        self.law == other.law && self.what == other.what
+    /// Which law, and what it is applied to: the same in every snapshot.
+    pub(super) fn name(&self) -> (&str, &str) {
+        (self.law, &self.what)
     }
 
-    fn result(self, holds: bool) -> LawResult {
-        let Self { law, what, left, right, note, .. } = self;
-        LawResult { law, what, left, right, holds, note: note(left, right) }
+    fn result(&self, holds: bool) -> LawResult {
+        let Self { law, left, right, note, .. } = *self;
+        LawResult { law, what: self.what.clone(), left, right, holds, note: note(left, right) }
     }
 }
 

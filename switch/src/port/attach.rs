@@ -117,7 +117,7 @@ impl Host {
                 refusal::check(&self.netlink, netdev, &facts, spec.mtu, punt_ifindex, *force).await?;
                 self.take(netdev, &facts, spec).await
             }
-            Attachment::Tap { tap, user } => self.prepare_tap(tap, user.as_deref(), spec, punt_ifindex).await,
+            Attachment::Tap { tap, user } => self.prepare_tap(tap, user.as_deref(), spec, instance, punt_ifindex).await,
             Attachment::Netns { netns, ifname, addresses, mac } => {
                 let far = Far::new(ifname, addresses, mac.map(|mac| mac.0), spec.mtu)?;
                 let place = Place::Inside(open_other(netns)?);
@@ -238,6 +238,7 @@ impl Host {
         tap: &IfName,
         user: Option<&str>,
         spec: &PortSpec,
+        instance: &IfName,
         punt_ifindex: u32,
     ) -> Result<Attached, AttachError> {
         let owner = user.map(user_id).transpose()?;
@@ -251,7 +252,7 @@ impl Host {
             Some(libc::EPERM | libc::EACCES) => AttachError::NotPermitted { doing: format!("making the tap '{tap}'") },
             _ => AttachError::Tap { netdev: tap.clone(), source },
         })?;
-        self.made(tap, spec).await
+        self.made(tap, spec, instance).await
     }
 
     /// Makes a veth pair, its far end furnished, and attaches its host end.
@@ -270,17 +271,23 @@ impl Host {
         if let Some(left) = self.look(&host).await? {
             self.netlink.delete(left.ifindex).await?;
         }
-        place.make(&self.netlink, host.as_str(), far, &format!("weft {instance} port {}", spec.name)).await?;
-        let mut attached = self.made(&host, spec).await?;
+        place.make(&self.netlink, host.as_str(), far).await?;
+        let mut attached = self.made(&host, spec, instance).await?;
         attached.peer_mac = self.or_release(&attached.restore, place.furnish(&self.netlink, far)).await?;
         Ok(attached)
     }
 
     /// Quietens a netdev made here, or deletes it.
-    async fn made(&self, ifname: &IfName, spec: &PortSpec) -> Result<Attached, AttachError> {
+    async fn made(&self, ifname: &IfName, spec: &PortSpec, instance: &IfName) -> Result<Attached, AttachError> {
         let facts = self.look(ifname).await?.ok_or_else(|| AttachError::NoSuchNetdev { netdev: ifname.clone() })?;
         let restore = Restore { ifname: ifname.clone(), ifindex: facts.ifindex, undo: Undo::Delete };
         let work = async {
+            // An operator sees whose it is, and a tap's frames go straight into its ring, as a veth's do by nature.
+            let alias = change(facts.ifindex).alias(format!("weft {instance} port {}", spec.name));
+            self.netlink.set(&format!("naming '{ifname}'"), alias).await?;
+            if facts.tun.is_some() {
+                self.netlink.set_noqueue(facts.ifindex).await?;
+            }
             let found = self.found(&facts, spec).await?;
             self.quieten(&facts, spec, &found).await
         };

@@ -11,6 +11,7 @@ use rustix::fs::{Mode, OFlags};
 use rustix::thread::LinkNameSpaceType;
 
 use super::netlink::{Netlink, NetlinkError};
+use super::sys;
 
 /// Where `ip netns` keeps its names; the second is what the first was before /run.
 const NAMED: [&str; 2] = ["/run/netns", "/var/run/netns"];
@@ -42,7 +43,11 @@ impl Netns {
 
     fn checked(file: OwnedFd) -> io::Result<Self> {
         let kind = u64::try_from(rustix::fs::fstatfs(&file)?.f_type).unwrap_or(0);
-        if kind == NSFS_MAGIC { Ok(Self { file }) } else { Err(io::Error::other("not a namespace file")) }
+        if kind == NSFS_MAGIC && sys::is_network_namespace(&file)? {
+            Ok(Self { file })
+        } else {
+            Err(io::Error::other("not the file of a network namespace"))
+        }
     }
 
     /// Whether this is the namespace the calling thread lives in.

@@ -146,6 +146,14 @@ pub(super) fn set_lro(socket: impl AsFd, name: &IfName, on: bool) -> io::Result<
     ethtool(socket, name, ETHTOOL_SFLAGS, flags | if on { ETH_FLAG_LRO } else { 0 }).map(drop)
 }
 
+/// Whether an open file of the namespace file system is a network namespace.
+pub(super) fn is_network_namespace(file: impl AsFd) -> io::Result<bool> {
+    // SAFETY: NS_GET_NSTYPE has no argument.
+    let kind = unsafe { libc::ioctl(file.as_fd().as_raw_fd(), libc::NS_GET_NSTYPE) };
+    check(kind)?;
+    Ok(kind == libc::CLONE_NEWNET)
+}
+
 /// The number of a user in the user database; `None` when there is no such user.
 pub(super) fn user_id(name: &str) -> io::Result<Option<u32>> {
     let name = CString::new(name)?;

@@ -63,7 +63,7 @@ impl Place {
     }
 
     /// Makes the pair: `host` here, the far end there.
-    pub(super) async fn make(&self, netlink: &Netlink, host: &str, far: &Far, alias: &str) -> Result<(), AttachError> {
+    pub(super) async fn make(&self, netlink: &Netlink, host: &str, far: &Far) -> Result<(), AttachError> {
         let mut peer = LinkMessageBuilder::<LinkUnspec>::new().name(far.ifname.as_str());
         if let Some(mac) = far.mac {
             peer = peer.address(mac.0.to_vec());
@@ -71,7 +71,7 @@ impl Place {
         if let Self::Inside(netns) = self {
             peer = peer.setns_by_fd(netns.as_fd().as_raw_fd());
         }
-        let mut pair = LinkMessageBuilder::<LinkVeth>::new_with_info_kind(InfoKind::Veth).name(host).alias(alias);
+        let mut pair = LinkMessageBuilder::<LinkVeth>::new_with_info_kind(InfoKind::Veth).name(host);
         if let Some(mtu) = far.mtu {
             peer = peer.mtu(mtu);
             pair = pair.mtu(mtu);

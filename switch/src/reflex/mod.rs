@@ -1,1 +1,244 @@
-//! (to be written)
+//! The reflex as user space sees it: loads, pins and adopts the programs, writes their maps and reads them.
+//!
+//! The programs (`switch-ebpf`) and their maps outlive this process. [`Reflex::open`] makes an instance or adopts the one
+//! that a daemon left behind; after it, [`Reflex::attach_port`] gives each netdev the program of this build, in one step.
+//!
+//! **Invariant**: no frame passes a port's netdev without a program of ours, from the moment it is attached to the
+//! moment it is detached, whatever dies in between.
+//! **Invariant**: user space writes no map value that a program writes, but to reset what belongs to a port that is not
+//! attached.
+//!
+//! Order for a new daemon on an old instance: `open`; [`Reflex::set_settings`] without `SETTING_PUNT`; [`Reflex::grace`];
+//! [`Reflex::book_unobserved`]; open the punt tap; attach; set `SETTING_PUNT`. For a port that goes: `clear_port`, `grace`,
+//! `detach_port`, `unlink`. For a port that comes: `reset_counters`, `set_port`, `link`, `attach_port`.
+
+mod attach;
+mod brain;
+mod counters;
+mod error;
+mod maps;
+mod netlink;
+mod pins;
+mod sys;
+mod verdicts;
+
+#[cfg(test)]
+mod tests;
+
+use std::path::Path;
+use std::sync::Arc;
+
+use aya::Ebpf;
+use aya::EbpfLoader;
+use aya::programs::{ProgramError, SchedClassifier};
+use switch_common::{PortConfig, PortId, Settings};
+
+pub use attach::{Attachment, ForeignProgram, Hook};
+pub use brain::{BrainCells, BrainPage, Cell, DropCells};
+pub use error::ReflexError;
+pub use pins::Adopted;
+pub use verdicts::{VerdictError, VerdictMap};
+
+use attach::{Dirs, Netdev};
+use maps::Maps;
+use pins::Pins;
+
+/// The programs, as `cargo xtask ebpf` built them.
+static OBJECT: &[u8] = aya::include_bytes_aligned!(concat!(env!("OUT_DIR"), "/weft.bpf.o"));
+
+const PORT_INGRESS: &str = "port_ingress";
+const INJECT: &str = "inject";
+
+/// An instance's kernel half. Owned by control; the verdicts are handed to the loop, the brain's counters to whoever
+/// counts.
+pub struct Reflex {
+    ebpf: Ebpf,
+    maps: Maps,
+    verdicts: Option<VerdictMap>,
+    brain: Arc<BrainPage>,
+    hook: Hook,
+    dirs: Dirs,
+}
+
+impl Reflex {
+    /// Opens the instance whose pins are at `pins`, makes it when there is none, and says what was found.
+    ///
+    /// # Errors
+    /// Not permitted, no bpffs, or the kernel refuses the object.
+    pub fn open(pins: &Path, hook: Hook) -> Result<(Self, Adopted), ReflexError> {
+        Self::load(pins, hook).map_err(ReflexError::or_not_permitted)
+    }
+
+    fn load(pins: &Path, hook: Hook) -> Result<(Self, Adopted), ReflexError> {
+        let hook = hook.resolve()?;
+        let (pins, adopted) = Pins::open(pins)?;
+        let mut loader = EbpfLoader::new();
+        for (name, path) in pins.maps() {
+            loader.map_pin_path(name, path);
+        }
+        let object = |source| ReflexError::Object { source: Box::new(source) };
+        let mut ebpf = loader.load(OBJECT).map_err(object)?;
+        let (maps, verdicts, brain) = Maps::take(&mut ebpf)?;
+        let dirs = Dirs { links: pins.links(), filters: pins.filters() };
+        let mut reflex = Self { ebpf, maps, verdicts: Some(verdicts), brain: Arc::new(brain), hook, dirs };
+        for program in [PORT_INGRESS, INJECT] {
+            let refused = |source: ProgramError| ReflexError::Program { program, source: Box::new(source) };
+            reflex.program(program)?.load().map_err(refused)?;
+        }
+        Ok((reflex, adopted))
+    }
+
+    /// The way programs are put on netdevs: [`Hook::Tcx`] or [`Hook::Clsact`].
+    pub fn hook(&self) -> Hook {
+        self.hook
+    }
+
+    /// The verdicts, for the loop. Once.
+    ///
+    /// # Errors
+    /// They have been taken before.
+    pub fn verdicts(&mut self) -> Result<VerdictMap, ReflexError> {
+        self.verdicts.take().ok_or(ReflexError::VerdictsTaken)
+    }
+
+    /// The brain's own counters.
+    pub fn brain(&self) -> Arc<BrainPage> {
+        Arc::clone(&self.brain)
+    }
+
+    /// What the programs go by.
+    ///
+    /// # Errors
+    /// The kernel's.
+    pub fn settings(&self) -> Result<Settings, ReflexError> {
+        self.maps.settings.get(&0, 0).map_err(ReflexError::map("SETTINGS"))
+    }
+
+    /// Replaces what the programs go by.
+    ///
+    /// # Errors
+    /// The kernel's.
+    pub fn set_settings(&mut self, settings: Settings) -> Result<(), ReflexError> {
+        self.maps.settings.set(0, settings, 0).map_err(ReflexError::map("SETTINGS"))
+    }
+
+    /// Tells the programs of a port.
+    ///
+    /// # Errors
+    /// The kernel's.
+    pub fn set_port(&mut self, id: PortId, config: PortConfig) -> Result<(), ReflexError> {
+        self.maps.ports.set(u32::from(id.get()), config, 0).map_err(ReflexError::map("PORTS"))
+    }
+
+    /// What the programs were told of a port.
+    ///
+    /// # Errors
+    /// The kernel's.
+    pub fn port(&self, id: PortId) -> Result<PortConfig, ReflexError> {
+        self.maps.ports.get(&u32::from(id.get()), 0).map_err(ReflexError::map("PORTS"))
+    }
+
+    /// Tells the programs that there is no such port: what it sends is dropped as `port_down`, what is injected for it
+    /// as `egress_gone`.
+    ///
+    /// # Errors
+    /// The kernel's.
+    pub fn clear_port(&mut self, id: PortId) -> Result<(), ReflexError> {
+        self.set_port(id, PortConfig::default())
+    }
+
+    /// Says which port an interface is.
+    ///
+    /// # Errors
+    /// The kernel's.
+    pub fn link(&mut self, ifindex: u32, id: PortId) -> Result<(), ReflexError> {
+        self.maps.link(ifindex, u32::from(id.get()))
+    }
+
+    /// Says that an interface is no port.
+    ///
+    /// # Errors
+    /// The kernel's.
+    pub fn unlink(&mut self, ifindex: u32) -> Result<(), ReflexError> {
+        self.maps.unlink(ifindex)
+    }
+
+    /// Puts `port_ingress` on a port's netdev, in place of a predecessor's where there is one.
+    ///
+    /// # Errors
+    /// The netdev is gone or renamed, or the kernel refuses.
+    pub fn attach_port(&mut self, id: PortId, ifname: &str, ifindex: u32) -> Result<Attachment, ReflexError> {
+        self.attach(PORT_INGRESS, Netdev { ifname, ifindex }, &place_of(id))
+    }
+
+    /// Puts `inject` on the punt tap, in place of a predecessor's where there is one.
+    ///
+    /// # Errors
+    /// As [`Self::attach_port`].
+    pub fn attach_inject(&mut self, ifname: &str, ifindex: u32) -> Result<Attachment, ReflexError> {
+        self.attach(INJECT, Netdev { ifname, ifindex }, INJECT)
+    }
+
+    /// Takes the program off a port's netdev; `false` when there is none (the netdev itself may be gone).
+    ///
+    /// # Errors
+    /// The kernel's.
+    pub fn detach_port(&mut self, id: PortId) -> Result<bool, ReflexError> {
+        attach::detach(&place_of(id), &self.dirs)
+    }
+
+    /// The ports that a program of this instance is attached for, a predecessor's among them.
+    ///
+    /// # Errors
+    /// The pin directory cannot be read.
+    pub fn attached_ports(&self) -> Result<Vec<PortId>, ReflexError> {
+        let ids = self.dirs.places()?.into_iter().filter_map(|place| place.strip_prefix("port-")?.parse().ok());
+        Ok(ids.filter_map(PortId::new).collect())
+    }
+
+    /// Waits until every program has ended that may have seen the maps as they were before this call.
+    ///
+    /// # Errors
+    /// The kernel has no `membarrier`.
+    pub fn grace() -> Result<(), ReflexError> {
+        sys::membarrier().map_err(ReflexError::map("any"))
+    }
+
+    /// Takes an instance's programs off all netdevs and forgets its maps. Needs no daemon and no [`Reflex`].
+    ///
+    /// # Errors
+    /// A program or a pin could not be removed.
+    pub fn remove(pins: &Path) -> Result<(), ReflexError> {
+        for layout in pins::layouts(pins)? {
+            let dirs = Dirs { links: layout.join("links"), filters: layout.join("clsact") };
+            for place in dirs.places()? {
+                attach::detach(&place, &dirs)?;
+            }
+        }
+        pins::remove_tree(pins)
+    }
+
+    /// Programs on a netdev's ingress that are not ours.
+    ///
+    /// # Errors
+    /// The netdev is gone, or not permitted.
+    pub fn foreign_programs(ifname: &str, ifindex: u32) -> Result<Vec<ForeignProgram>, ReflexError> {
+        attach::foreign(Netdev { ifname, ifindex }, &[PORT_INGRESS, INJECT]).map_err(ReflexError::or_not_permitted)
+    }
+
+    fn attach(&mut self, program: &'static str, netdev: Netdev<'_>, place: &str) -> Result<Attachment, ReflexError> {
+        let (hook, dirs) = (self.hook, self.dirs.clone());
+        attach::attach(self.program(program)?, netdev, hook, place, &dirs)
+    }
+
+    fn program(&mut self, name: &'static str) -> Result<&mut SchedClassifier, ReflexError> {
+        let foreign = || ReflexError::Foreign { what: format!("classifier '{name}'") };
+        let program = self.ebpf.program_mut(name).ok_or_else(foreign)?;
+        program.try_into().map_err(|_: ProgramError| foreign())
+    }
+}
+
+/// The name of a port's attachment.
+fn place_of(id: PortId) -> String {
+    format!("port-{id}")
+}

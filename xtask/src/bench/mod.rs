@@ -67,7 +67,7 @@ impl Options {
 pub fn run(options: &Options) -> Result<()> {
     setup::run(false)?;
     shell::need_root("the bench")?;
-    let weft = if options.control { "weft".into() } else { workspace::weft(Profile::Release)? };
+    let weft = if options.control { "weft".into() } else { workspace::weft(Profile::Release, [])? };
     let mut rows = Vec::new();
     if options.wants("tap") {
         tap_rows(options, &weft, &mut rows)?;

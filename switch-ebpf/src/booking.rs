@@ -1,0 +1,44 @@
+//! Drops: booked by port, way and reason, and shot. Nothing is dropped without passing here.
+
+use core::intrinsics::{AtomicOrdering, atomic_xadd};
+
+use aya_ebpf::bindings::TC_ACT_SHOT;
+use switch_common::{DropCell, DropReason, PortDrops, REASON_SLOTS, Way};
+
+use crate::maps::DROPS;
+
+/// Adds to a value that several CPUs add to.
+#[inline(always)]
+pub(crate) fn add_shared(to: *mut u64, value: u64) {
+    // SAFETY: `to` points into an element of a map, found by a lookup, and is aligned as `u64` is.
+    unsafe { atomic_xadd::<u64, u64, { AtomicOrdering::Relaxed }>(to, value) };
+}
+
+/// Drops a frame (or a copy of it) of `bytes` on a port's account.
+#[inline(always)]
+pub(crate) fn drop_frame(id: u32, way: Way, reason: DropReason, bytes: u32) -> i32 {
+    drop_by_number(id, way, reason as u8, bytes)
+}
+
+/// The same, for a reason that comes as a number out of a verdict.
+#[inline(always)]
+pub(crate) fn drop_by_number(id: u32, way: Way, reason: u8, bytes: u32) -> i32 {
+    core::intrinsics::cold_path();
+    if let Some(drops) = DROPS.get_ptr_mut(id) {
+        let first = match way {
+            Way::Ingress => 0,
+            Way::Egress => REASON_SLOTS,
+        };
+        let number = usize::from(reason) & (REASON_SLOTS - 1);
+        // SAFETY: `PortDrops` is two arrays of `REASON_SLOTS` cells, one behind the other; the number is masked.
+        let cell = unsafe { drops.cast::<DropCell>().add(first + number) };
+        // SAFETY: the cell lies in the element.
+        add_shared(unsafe { &raw mut (*cell).frames }, 1);
+        // SAFETY: as above.
+        add_shared(unsafe { &raw mut (*cell).bytes }, u64::from(bytes));
+    }
+    TC_ACT_SHOT
+}
+
+const _: () = assert!(REASON_SLOTS.is_power_of_two());
+const _: () = assert!(size_of::<PortDrops>() == 2 * REASON_SLOTS * size_of::<DropCell>());

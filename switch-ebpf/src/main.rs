@@ -1,0 +1,228 @@
+//! The reflex: the kernel half of Weft. It repeats the brain's verdicts, and it counts.
+//!
+//! [`port_ingress`] sits on every port's netdev, [`inject`] on the punt tap. No frame that reaches either of them goes on
+//! into the host's own stack. Neither decides what the brain would have decided otherwise.
+//!
+//! ```text
+//! port ── port_ingress ─ count in ─ verdict? ─ yes ─ count out ─▶ egress netdev
+//!                                      └────── no ── punt ──▶ punt tap ──▶ brain
+//! brain ── punt tap ── inject ─ count out ─▶ egress netdev
+//! ```
+//!
+//! The cached way costs one hash lookup; array lookups are inlined by the verifier, counters are plain adds on this CPU's
+//! own element. Everything else sits in cold branches.
+#![no_std]
+#![no_main]
+#![expect(
+    internal_features,
+    reason = "atomic_xadd is the only atomic add this target has; cold_path keeps branches apart"
+)]
+#![feature(core_intrinsics)]
+
+mod booking;
+mod maps;
+mod packet;
+mod punt;
+mod weight;
+
+use aya_ebpf::bindings::TC_ACT_SHOT;
+use aya_ebpf::helpers::generated::{bpf_jiffies64, bpf_redirect, bpf_redirect_peer, bpf_skb_vlan_pop};
+use aya_ebpf::macros::classifier;
+use aya_ebpf::programs::TcContext;
+use core::intrinsics::cold_path;
+use switch_common::wire::{TPID_C, TPID_S};
+use switch_common::{
+    DropReason, LINK_SLOTS, PORT_GUEST_OFFLOADS, PORT_ID_MAX, PORT_UP, PUNT_ID_MASK, PUNT_TPID, PairVerdict,
+    PortCounters, VERDICT_ARMED, VERDICT_FORWARD, VERDICT_FORWARD_PEER, Way,
+};
+
+use booking::{drop_by_number, drop_frame};
+use maps::{COUNTERS, LINKS, LINKS_HIGH, PORTS, PairWords, SETTINGS, VERDICTS};
+use packet::{Packet, Skb};
+use weight::Weight;
+
+/// What a port sends: counted, then forwarded by its pair's verdict, or punted.
+#[classifier]
+fn port_ingress(ctx: TcContext) -> i32 {
+    let skb = Skb(ctx.skb.skb);
+    let id = port_of(skb.ifindex());
+    let (Some(settings), Some(port), Some(counters)) =
+        (SETTINGS.get_ptr(0), PORTS.get_ptr(id), COUNTERS.get_ptr_mut(id))
+    else {
+        return TC_ACT_SHOT;
+    };
+    // SAFETY: an element of a map, found by a lookup.
+    let flags = unsafe { (*port).flags };
+    let weighed = weigh(skb, flags & PORT_GUEST_OFFLOADS == 0);
+    let weight = match weighed {
+        Ok(weight) => weight,
+        Err(_) => Weight::plain(skb.frame_bytes()),
+    };
+    // SAFETY: an element of a per-CPU map.
+    weight.book(unsafe { &raw mut (*counters).ingress });
+    if id == 0 {
+        return drop_frame(0, Way::Ingress, DropReason::Other, weight.bytes);
+    }
+    if flags & PORT_UP == 0 {
+        return drop_frame(id, Way::Ingress, DropReason::PortDown, weight.bytes);
+    }
+    if let Err(reason) = weighed {
+        return drop_frame(id, Way::Ingress, reason, weight.bytes);
+    }
+    let Some(pair) = pair_of(skb, id) else {
+        return drop_frame(id, Way::Ingress, DropReason::Malformed, weight.bytes);
+    };
+    // SAFETY: an element of a map; read before the verdict, whose generation is compared with it.
+    let settings = unsafe { settings.read_volatile() };
+    if let Some(verdict) = VERDICTS.get_ptr_mut(pair) {
+        // SAFETY: an element of a map, found by a lookup.
+        let (generation, action) = unsafe { ((*verdict).generation, (*verdict).action) };
+        if generation == settings.generation && (action & VERDICT_ARMED == 0 || disarm(id, verdict)) {
+            return repeat(skb, id, counters, verdict, &weight);
+        }
+    }
+    cold_path();
+    punt::punt(skb, id, port, &settings, pair[0] & 1 == 1, weight.bytes)
+}
+
+/// What the brain writes into the punt tap: one copy for the port that its tag names.
+#[classifier]
+fn inject(ctx: TcContext) -> i32 {
+    let skb = Skb(ctx.skb.skb);
+    // Without the punt tag: the copy's own tags are among its bytes until the punt tag is popped.
+    let bytes = skb.len();
+    let tag = skb.vlan_tci() as u16 & PUNT_ID_MASK;
+    let tagged = skb.vlan_present() != 0 && skb.vlan_proto() == u32::from(PUNT_TPID.to_be());
+    let id = if tagged && tag <= PORT_ID_MAX { u32::from(tag) } else { 0 };
+    let (Some(port), Some(counters)) = (PORTS.get_ptr(id), COUNTERS.get_ptr_mut(id)) else { return TC_ACT_SHOT };
+    // SAFETY: an element of a per-CPU map.
+    unsafe { (*counters).injected += 1 };
+    if id == 0 {
+        return drop_frame(0, Way::Egress, DropReason::Other, bytes);
+    }
+    // SAFETY: an element of a map, found by a lookup.
+    let ifindex = unsafe { (*port).ifindex };
+    if ifindex == 0 {
+        return drop_frame(id, Way::Egress, DropReason::EgressGone, bytes);
+    }
+    // SAFETY: the context of a running classifier.
+    if unsafe { bpf_skb_vlan_pop(skb.0) } != 0 {
+        return drop_frame(id, Way::Egress, DropReason::InjectFailed, bytes);
+    }
+    let weight = match weigh(skb, true) {
+        Ok(weight) => weight,
+        Err(_) => Weight::plain(bytes),
+    };
+    // SAFETY: an element of a per-CPU map.
+    weight.book(unsafe { &raw mut (*counters).egress });
+    // SAFETY: a helper without pointers.
+    unsafe { bpf_redirect(ifindex, 0) as i32 }
+}
+
+/// The port whose netdev this is, 0 for none.
+#[inline(always)]
+fn port_of(ifindex: u32) -> u32 {
+    let id = if ifindex < LINK_SLOTS as u32 {
+        LINKS.get_ptr(ifindex)
+    } else {
+        cold_path();
+        LINKS_HIGH.get_ptr(ifindex)
+    };
+    // SAFETY: an element of a map, found by a lookup.
+    id.map_or(0, |id| unsafe { *id })
+}
+
+/// Weighs a frame, and refuses what is cut short or asks for an offload that no honest driver asks for.
+#[inline(always)]
+fn weigh(skb: Skb, trusted: bool) -> Result<Weight, DropReason> {
+    if skb.gso_size() != 0 {
+        return Weight::of_super_frame(skb, trusted);
+    }
+    let mut packet = Packet::of(skb);
+    if packet.ethernet().is_none() {
+        cold_path();
+        if !skb.pull_headers() {
+            return Err(DropReason::Malformed);
+        }
+        packet = Packet::of(skb);
+    }
+    let Some(ethernet) = packet.ethernet() else { return Err(DropReason::Malformed) };
+    // SAFETY: `ethernet` has compared it with the end of the packet.
+    let ethertype = unsafe { (*ethernet).ethertype };
+    if ethertype == TPID_C.to_be() || ethertype == TPID_S.to_be() {
+        cold_path();
+        if !skb.tags_are_whole() {
+            return Err(DropReason::Malformed);
+        }
+    }
+    Ok(Weight::plain(skb.frame_bytes()))
+}
+
+/// The key of the frame's pair at its ingress port, in VLAN 0.
+#[inline(always)]
+fn pair_of(skb: Skb, id: u32) -> Option<PairWords> {
+    let ethernet = Packet::of(skb).ethernet()?;
+    // SAFETY: `ethernet` has compared it with the end of the packet.
+    let (first, second) = unsafe { ((*ethernet).first, (*ethernet).second) };
+    Some([first, u64::from(second) | u64::from(id) << 32])
+}
+
+/// Whether an armed verdict may be followed: frames of the pair may be on their way through the brain, and must not be
+/// overtaken.
+#[inline(always)]
+fn disarm(id: u32, verdict: *mut PairVerdict) -> bool {
+    cold_path();
+    let quiet = punt::is_quiet(id);
+    if quiet {
+        // SAFETY: an element of a map, found by a lookup.
+        unsafe { (*verdict).action &= !VERDICT_ARMED };
+    }
+    quiet
+}
+
+/// Does what the brain decided for the pair.
+#[inline(always)]
+fn repeat(skb: Skb, id: u32, counters: *mut PortCounters, verdict: *mut PairVerdict, weight: &Weight) -> i32 {
+    // SAFETY: an element of a map, found by a lookup. The brain replaces elements as a whole; the one that was found
+    // stays readable until this program ends.
+    let verdict = unsafe { &mut *verdict };
+    // SAFETY: a helper without arguments.
+    let now = unsafe { bpf_jiffies64() };
+    if verdict.last_seen_jiffies != now {
+        verdict.last_seen_jiffies = now;
+    }
+    let action = verdict.action;
+    if action != VERDICT_FORWARD && action != VERDICT_FORWARD_PEER {
+        return drop_by_number(id, Way::Ingress, verdict.reason, weight.bytes);
+    }
+    let egress = u32::from(verdict.egress);
+    let Some(out) = COUNTERS.get_ptr_mut(egress) else {
+        return drop_frame(id, Way::Ingress, DropReason::Other, weight.bytes);
+    };
+    // SAFETY: elements of a per-CPU map; one CPU runs one program at a time here.
+    unsafe { (*counters).forwarded += 1 };
+    // SAFETY: as above.
+    unsafe { (*out).copies += 1 };
+    if weight.exceeds(verdict.frame_bytes_max, skb) {
+        return drop_frame(egress, Way::Egress, DropReason::TooBig, weight.bytes);
+    }
+    // SAFETY: as above.
+    weight.book(unsafe { &raw mut (*out).egress });
+    if action == VERDICT_FORWARD_PEER {
+        // SAFETY: a helper without pointers.
+        unsafe { bpf_redirect_peer(verdict.ifindex, 0) as i32 }
+    } else {
+        // SAFETY: a helper without pointers.
+        unsafe { bpf_redirect(verdict.ifindex, 0) as i32 }
+    }
+}
+
+#[cfg(not(test))]
+#[panic_handler]
+fn panic(_info: &core::panic::PanicInfo<'_>) -> ! {
+    loop {}
+}
+
+#[unsafe(link_section = "license")]
+#[unsafe(no_mangle)]
+static LICENSE: [u8; 13] = *b"Dual MIT/GPL\0";

@@ -1,0 +1,35 @@
+//! The maps. What lies in them, who writes and who reads, is told once: in `switch-common/src/layout.rs`.
+
+use aya_ebpf::bindings::BPF_F_MMAPABLE;
+use aya_ebpf::macros::map;
+use aya_ebpf::maps::{Array, HashMap, PerCpuArray};
+use switch_common::{
+    BrainPort, LINK_SLOTS, LINKS_HIGH_MAX, PORT_SLOTS, PairKey, PairVerdict, PortBuckets, PortConfig, PortCounters,
+    PortDrops, Settings, VERDICTS_MAX,
+};
+
+/// [`PairKey`] as the two words it is hashed by. Written as words, because a hash that reads words out of bytes just
+/// stored one by one waits for the store buffer.
+pub(crate) type PairWords = [u64; 2];
+const _: () = assert!(size_of::<PairWords>() == size_of::<PairKey>());
+
+#[map]
+pub(crate) static SETTINGS: Array<Settings> = Array::with_max_entries(1, 0);
+#[map]
+pub(crate) static LINKS: Array<u32> = Array::with_max_entries(LINK_SLOTS as u32, 0);
+#[map]
+pub(crate) static LINKS_HIGH: HashMap<u32, u32> = HashMap::with_max_entries(LINKS_HIGH_MAX as u32, 0);
+#[map]
+pub(crate) static PORTS: Array<PortConfig> = Array::with_max_entries(PORT_SLOTS as u32, 0);
+#[map]
+pub(crate) static BUCKETS: Array<PortBuckets> = Array::with_max_entries(PORT_SLOTS as u32, 0);
+#[map]
+pub(crate) static VERDICTS: HashMap<PairWords, PairVerdict> = HashMap::with_max_entries(VERDICTS_MAX as u32, 0);
+#[map]
+pub(crate) static COUNTERS: PerCpuArray<PortCounters> = PerCpuArray::with_max_entries(PORT_SLOTS as u32, 0);
+#[map]
+pub(crate) static DROPS: Array<PortDrops> = Array::with_max_entries(PORT_SLOTS as u32, 0);
+#[map]
+pub(crate) static PUNTS: Array<u64> = Array::with_max_entries(1, 0);
+#[map]
+pub(crate) static BRAIN: Array<BrainPort> = Array::with_max_entries(PORT_SLOTS as u32, BPF_F_MMAPABLE);

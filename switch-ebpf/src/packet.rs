@@ -1,0 +1,165 @@
+//! A frame in the kernel's hands: its bytes between two pointers, its outermost tag beside them.
+//!
+//! The kernel takes the outermost VLAN tag out of the bytes before any hook sees them. [`Packet`] puts it back for
+//! whoever reads through [`Bytes`], so that the reflex parses the very bytes that the brain would have read.
+
+use aya_ebpf::bindings::__sk_buff;
+use aya_ebpf::helpers::bpf_skb_pull_data;
+use switch_common::MacAddr;
+use switch_common::wire::{self, Bytes, TAG_BYTES};
+
+/// Where the tag sits in a frame: behind the two addresses.
+const TAG_AT: usize = 12;
+
+/// How far headers are looked for: Ethernet, three tags, IPv4 or IPv6 with options, TCP with options.
+const HEADER_BYTES_MAX: u32 = 256;
+
+/// The kernel's socket buffer, by the fields that matter here.
+#[derive(Clone, Copy)]
+pub(crate) struct Skb(pub(crate) *mut __sk_buff);
+
+macro_rules! fields {
+    ($($(#[doc = $doc:literal])+ $name:ident;)+) => {
+        impl Skb {
+            $($(#[doc = $doc])+
+            #[inline(always)]
+            pub(crate) fn $name(self) -> u32 {
+                // SAFETY: the context of a running classifier; the verifier turns this into a load of its own.
+                unsafe { (*self.0).$name }
+            })+
+        }
+    };
+}
+
+fields! {
+    /// Interface the frame came in on.
+    ifindex;
+    /// Bytes from the destination address on, without a tag that was taken out.
+    len;
+    /// Payload bytes per segment of a super-frame, 0 for an ordinary frame.
+    gso_size;
+    /// Whether the outermost tag was taken out of the bytes.
+    vlan_present;
+    /// That tag's content.
+    vlan_tci;
+    /// That tag's type, in network order.
+    vlan_proto;
+    /// Where the bytes begin that can be read directly.
+    data;
+    /// And where they end.
+    data_end;
+}
+
+impl Skb {
+    /// Bytes of the frame as its sender wrote it, its tags included.
+    #[inline(always)]
+    pub(crate) fn frame_bytes(self) -> u32 {
+        self.len() + if self.vlan_present() != 0 { TAG_BYTES as u32 } else { 0 }
+    }
+
+    /// Makes the headers readable directly, when they are scattered. Invalidates every [`Packet`] of this buffer.
+    #[inline(always)]
+    pub(crate) fn pull_headers(self) -> bool {
+        let len = self.len();
+        let wanted = if len < HEADER_BYTES_MAX { len } else { HEADER_BYTES_MAX };
+        // SAFETY: the context of a running classifier.
+        unsafe { bpf_skb_pull_data(self.0, wanted) == 0 }
+    }
+
+    /// Whether headers may lie where they cannot be read directly.
+    #[inline(always)]
+    pub(crate) fn is_scattered(self) -> bool {
+        let len = self.len();
+        let wanted = if len < HEADER_BYTES_MAX { len } else { HEADER_BYTES_MAX };
+        self.data() as usize + wanted as usize > self.data_end() as usize
+    }
+
+    /// Whether the tags among the bytes are whole. An ordinary frame needs nothing else of them.
+    #[inline(always)]
+    pub(crate) fn tags_are_whole(self) -> bool {
+        wire::ethernet(&Packet::of(self)).is_ok()
+            || (self.is_scattered() && self.pull_headers() && wire::ethernet(&Packet::of(self)).is_ok())
+    }
+}
+
+/// The bytes that can be read directly, and the tag that was taken out of them.
+#[derive(Clone, Copy)]
+pub(crate) struct Packet {
+    data: usize,
+    end: usize,
+    tagged: bool,
+    skb: Skb,
+}
+
+impl Packet {
+    /// The frame as it lies now.
+    #[inline(always)]
+    pub(crate) fn of(skb: Skb) -> Self {
+        Self { data: skb.data() as usize, end: skb.data_end() as usize, tagged: skb.vlan_present() != 0, skb }
+    }
+
+    /// The first fourteen bytes, or `None` when there are not as many.
+    #[inline(always)]
+    pub(crate) fn ethernet(&self) -> Option<*const RawEthernet> {
+        if self.data + size_of::<RawEthernet>() > self.end { None } else { Some(self.data as *const RawEthernet) }
+    }
+
+    /// A pointer to `T` at an offset of the bytes, with the tag still out of them.
+    #[inline(always)]
+    fn at<T>(&self, at: usize) -> Option<*const T> {
+        let from = self.data + at;
+        if from + size_of::<T>() > self.end { None } else { Some(from as *const T) }
+    }
+
+    /// Where the byte that the sender wrote at `at` lies now; `None`: in the tag.
+    #[inline(always)]
+    fn place(&self, at: usize) -> Option<usize> {
+        if !self.tagged || at < TAG_AT {
+            Some(at)
+        } else if at >= TAG_AT + TAG_BYTES {
+            Some(at - TAG_BYTES)
+        } else {
+            None
+        }
+    }
+}
+
+impl Bytes for Packet {
+    #[inline(always)]
+    fn u8(&self, at: usize) -> Option<u8> {
+        // The parser reads single bytes only behind all tags.
+        let from = self.at::<u8>(self.place(at)?)?;
+        // SAFETY: `at` has compared it with the end of the packet.
+        Some(unsafe { *from })
+    }
+
+    #[inline(always)]
+    fn u16(&self, at: usize) -> Option<u16> {
+        let Some(at) = self.place(at) else {
+            let word =
+                if at == TAG_AT { u16::from_be(self.skb.vlan_proto() as u16) } else { self.skb.vlan_tci() as u16 };
+            return Some(word);
+        };
+        let from = self.at::<[u8; 2]>(at)?;
+        // SAFETY: `at` has compared it with the end of the packet.
+        Some(u16::from_be_bytes(unsafe { *from }))
+    }
+
+    #[inline(always)]
+    fn mac(&self, at: usize) -> Option<MacAddr> {
+        let from = self.at::<[u8; 6]>(at)?;
+        // SAFETY: `at` has compared it with the end of the packet.
+        Some(MacAddr(unsafe { *from }))
+    }
+}
+
+/// The beginning of a frame, as two-byte words: the bytes of a frame are never better aligned than that.
+#[repr(C, packed(2))]
+pub(crate) struct RawEthernet {
+    /// Destination address and the first two bytes of the source.
+    pub(crate) first: u64,
+    /// The rest of the source.
+    pub(crate) second: u32,
+    /// The type, in network order.
+    pub(crate) ethertype: u16,
+}

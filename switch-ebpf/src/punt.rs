@@ -1,0 +1,90 @@
+//! Handing a frame to the brain, within what the brain takes.
+//!
+//! Three gates, in this order: a brain must be there; the port must be within its token bucket (group frames have one
+//! of their own, so that ARP survives a scan); and the frames on their way, over all ports, must fit the punt tap's
+//! ring. The ring never overflows, so what the gates refuse is all that is lost, and each refusal has its reason.
+
+use aya_ebpf::helpers::generated::{bpf_ktime_get_ns, bpf_redirect, bpf_skb_vlan_push};
+use switch_common::{
+    DropReason, PUNT_TPID, PortBuckets, PortConfig, SETTING_PUNT, SETTING_PUNT_UNLIMITED, Settings, Way,
+};
+
+use crate::booking::{add_shared, drop_frame};
+use crate::maps::{BRAIN, BUCKETS, PUNTS};
+use crate::packet::Skb;
+
+/// Punts a frame that came in by port `id`, or drops it with the reason.
+#[inline(always)]
+pub(crate) fn punt(skb: Skb, id: u32, port: *const PortConfig, settings: &Settings, to_group: bool, bytes: u32) -> i32 {
+    if settings.flags & SETTING_PUNT == 0 {
+        return drop_frame(id, Way::Ingress, DropReason::BrainAbsent, bytes);
+    }
+    let (Some(buckets), Some(punts)) = (BUCKETS.get_ptr_mut(id), PUNTS.get_ptr_mut(0)) else {
+        return drop_frame(id, Way::Ingress, DropReason::Other, bytes);
+    };
+    if settings.flags & SETTING_PUNT_UNLIMITED == 0 && !conforms(buckets, port, to_group) {
+        let reason = if to_group { DropReason::FloodLimited } else { DropReason::PuntLimited };
+        return drop_frame(id, Way::Ingress, reason, bytes);
+    }
+    if in_flight(punts, 0) >= i64::from(settings.punt_in_flight_max) {
+        return drop_frame(id, Way::Ingress, DropReason::PuntLimited, bytes);
+    }
+    // SAFETY: the context of a running classifier.
+    if unsafe { bpf_skb_vlan_push(skb.0, PUNT_TPID.to_be(), id as u16) } != 0 {
+        // No memory for a header: not punted, so booked as dropped.
+        return drop_frame(id, Way::Ingress, DropReason::Other, bytes);
+    }
+    // SAFETY: the field of an element of a map, found by a lookup.
+    add_shared(unsafe { &raw mut (*buckets).punted }, 1);
+    add_shared(punts, 1);
+    // SAFETY: a helper without pointers.
+    unsafe { bpf_redirect(settings.punt_ifindex, 0) as i32 }
+}
+
+/// Whether none of a port's frames is on its way through the brain, so that none can be overtaken.
+#[inline(always)]
+pub(crate) fn is_quiet(id: u32) -> bool {
+    let Some(buckets) = BUCKETS.get_ptr_mut(id) else { return false };
+    // SAFETY: the field of an element of a map, found by a lookup.
+    in_flight(unsafe { &raw const (*buckets).punted }, id) == 0
+}
+
+/// Of `punted` frames those that the brain has not answered for, neither decided nor booked as lost with its
+/// predecessor. Slot 0 of the brain's counters holds its sums.
+#[inline(always)]
+fn in_flight(punted: *const u64, slot: u32) -> i64 {
+    let Some(brain) = BRAIN.get_ptr(slot) else { return i64::MAX };
+    // SAFETY: the field of an element of a map, found by a lookup; other CPUs add to it.
+    let punted = unsafe { punted.read_volatile() };
+    // SAFETY: as above; the brain writes it through its own mapping.
+    let settled = unsafe { (&raw const (*brain).settled).read_volatile() };
+    // SAFETY: as above.
+    let unobserved = unsafe { (&raw const (*brain).unobserved).read_volatile() };
+    punted.wrapping_sub(settled + unobserved).cast_signed()
+}
+
+/// The generic cell rate algorithm (ITU-T I.371, annex A): whether a frame conforms, and if so, books it. Two CPUs that
+/// meet here may let one frame too many pass; the ring has room for that.
+#[inline(always)]
+fn conforms(buckets: *mut PortBuckets, port: *const PortConfig, to_group: bool) -> bool {
+    // SAFETY: an element of a map, found by a lookup.
+    let port = unsafe { &*port };
+    let (tat_ns, interval_ns, ahead_ns) = if to_group {
+        // SAFETY: the field of an element of a map, found by a lookup.
+        (unsafe { &raw mut (*buckets).group_tat_ns }, port.group_interval_ns, port.group_ahead_ns)
+    } else {
+        // SAFETY: as above.
+        (unsafe { &raw mut (*buckets).punt_tat_ns }, port.punt_interval_ns, port.punt_ahead_ns)
+    };
+    // SAFETY: a helper without arguments.
+    let now_ns = unsafe { bpf_ktime_get_ns() };
+    // SAFETY: as above.
+    let tat_was_ns = unsafe { tat_ns.read() };
+    let expected_ns = if tat_was_ns > now_ns { tat_was_ns } else { now_ns };
+    if expected_ns - now_ns > ahead_ns {
+        return false;
+    }
+    // SAFETY: as above.
+    unsafe { tat_ns.write(expected_ns + interval_ns) };
+    true
+}

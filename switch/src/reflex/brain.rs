@@ -1,0 +1,181 @@
+//! The brain's own counters, in a map that is mapped into its memory: they survive it, and the kernel half reads them.
+//!
+//! One thread writes a port's cells, any thread reads them. So an addition is a load and a store, and costs no lock.
+
+use std::io;
+use std::os::fd::BorrowedFd;
+use std::sync::atomic::{AtomicU64, Ordering};
+
+use switch_common::{BrainPort, DropCell, DropReason, PORT_SLOTS, REASON_SLOTS, Way};
+
+use super::sys::BrainMapping;
+
+/// One counter with one writer.
+#[repr(transparent)]
+#[derive(Debug, Default)]
+pub struct Cell(AtomicU64);
+
+impl Cell {
+    /// Adds; for the one thread that writes this cell.
+    pub fn add(&self, value: u64) {
+        self.set(self.get().wrapping_add(value));
+    }
+
+    /// The value.
+    pub fn get(&self) -> u64 {
+        self.0.load(Ordering::Acquire)
+    }
+
+    /// Replaces the value; for the one thread that writes this cell.
+    pub fn set(&self, value: u64) {
+        self.0.store(value, Ordering::Release);
+    }
+}
+
+/// [`DropCell`], shared.
+#[repr(C)]
+#[derive(Debug, Default)]
+pub struct DropCells {
+    /// Frames; a super-frame counts once.
+    pub frames: Cell,
+    /// Bytes.
+    pub bytes: Cell,
+}
+
+/// [`BrainPort`], shared; the meaning of each field is told there.
+#[repr(C)]
+#[derive(Debug)]
+#[expect(missing_docs, reason = "each field is the field of `BrainPort` of the same name")]
+pub struct BrainCells {
+    pub settled: Cell,
+    pub forwarded: Cell,
+    pub flooded: Cell,
+    pub unobserved: Cell,
+    pub copies: Cell,
+    pub flood_copies: Cell,
+    pub flood_eligible: Cell,
+    pub forced_installs: Cell,
+    pub ingress_drops: [DropCells; REASON_SLOTS],
+    pub egress_drops: [DropCells; REASON_SLOTS],
+}
+
+impl Default for BrainCells {
+    fn default() -> Self {
+        let drops = || std::array::from_fn(|_| DropCells::default());
+        Self {
+            settled: Cell::default(),
+            forwarded: Cell::default(),
+            flooded: Cell::default(),
+            unobserved: Cell::default(),
+            copies: Cell::default(),
+            flood_copies: Cell::default(),
+            flood_eligible: Cell::default(),
+            forced_installs: Cell::default(),
+            ingress_drops: drops(),
+            egress_drops: drops(),
+        }
+    }
+}
+
+impl BrainCells {
+    /// Books a frame, or a copy of it, as dropped.
+    pub fn drop_frame(&self, way: Way, reason: DropReason, bytes: u64) {
+        let cells = match way {
+            Way::Ingress => &self.ingress_drops,
+            Way::Egress => &self.egress_drops,
+        };
+        if let Some(cell) = cells.get(reason as usize) {
+            cell.frames.add(1);
+            cell.bytes.add(bytes);
+        }
+    }
+
+    /// The values now.
+    pub fn snapshot(&self) -> BrainPort {
+        let drops = |cells: &[DropCells; REASON_SLOTS]| {
+            cells.each_ref().map(|cell| DropCell { frames: cell.frames.get(), bytes: cell.bytes.get() })
+        };
+        BrainPort {
+            settled: self.settled.get(),
+            forwarded: self.forwarded.get(),
+            flooded: self.flooded.get(),
+            unobserved: self.unobserved.get(),
+            copies: self.copies.get(),
+            flood_copies: self.flood_copies.get(),
+            flood_eligible: self.flood_eligible.get(),
+            forced_installs: self.forced_installs.get(),
+            ingress_drops: drops(&self.ingress_drops),
+            egress_drops: drops(&self.egress_drops),
+        }
+    }
+
+    /// All zeros: for a port id that is given to a new port, while nobody else writes.
+    pub fn reset(&self) {
+        let counters = [
+            &self.settled,
+            &self.forwarded,
+            &self.flooded,
+            &self.unobserved,
+            &self.copies,
+            &self.flood_copies,
+            &self.flood_eligible,
+            &self.forced_installs,
+        ];
+        let drops = self.ingress_drops.iter().chain(&self.egress_drops).flat_map(|cell| [&cell.frames, &cell.bytes]);
+        counters.into_iter().chain(drops).for_each(|cell| cell.set(0));
+    }
+}
+
+const _: () = assert!(size_of::<BrainCells>() == size_of::<BrainPort>());
+const _: () = assert!(align_of::<BrainCells>() == align_of::<BrainPort>());
+
+#[derive(Debug)]
+enum Page {
+    Mapped(BrainMapping),
+    Heap(Box<[BrainCells]>),
+}
+
+/// Every port's [`BrainCells`] by port id; slot 0 holds the sums over all ports.
+#[derive(Debug)]
+pub struct BrainPage(Page);
+
+impl BrainPage {
+    /// A page of its own, without a kernel half: for tests in memory.
+    pub fn in_memory() -> Self {
+        Self(Page::Heap(std::iter::repeat_with(BrainCells::default).take(PORT_SLOTS).collect()))
+    }
+
+    pub(super) fn of_map(map: BorrowedFd<'_>) -> io::Result<Self> {
+        BrainMapping::new(map, PORT_SLOTS).map(|mapping| Self(Page::Mapped(mapping)))
+    }
+
+    /// A port's cells; 0: the switch's own. An index that is no port's is answered with the switch's.
+    pub fn port(&self, index: usize) -> &BrainCells {
+        let cells = match &self.0 {
+            Page::Mapped(mapping) => mapping.cells(),
+            Page::Heap(cells) => cells,
+        };
+        cells.get(index).or(cells.first()).expect("a page has PORT_SLOTS cells")
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_drop_is_in_the_snapshot_under_its_way_and_reason() {
+        let page = BrainPage::in_memory();
+        let cells = page.port(7);
+        cells.drop_frame(Way::Egress, DropReason::TooBig, 1600);
+        cells.settled.add(2);
+        let seen = cells.snapshot();
+        let too_big = DropReason::TooBig as usize;
+        assert_eq!(seen.egress_drops.get(too_big), Some(&DropCell { frames: 1, bytes: 1600 }));
+        assert_eq!(seen.ingress_drops.get(too_big), Some(&DropCell::default()));
+        assert_eq!(seen.settled, 2);
+        cells.reset();
+        assert_eq!(cells.snapshot(), BrainPort::default());
+        assert_eq!(page.port(6).snapshot(), BrainPort::default());
+    }
+}

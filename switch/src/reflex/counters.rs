@@ -1,0 +1,135 @@
+//! What the kernel half has counted, port by port or all at once.
+
+use std::os::fd::AsFd;
+
+use switch_common::{PORT_SLOTS, PortBuckets, PortCounters, PortDrops, PortId};
+
+use super::maps::CHUNK;
+use super::{Reflex, ReflexError, sys};
+
+impl Reflex {
+    /// A port's counters, summed over CPUs.
+    ///
+    /// # Errors
+    /// The kernel's.
+    pub fn counters(&self, id: PortId) -> Result<PortCounters, ReflexError> {
+        let per_cpu = self.maps.counters.get(&u32::from(id.get()), 0).map_err(ReflexError::map("COUNTERS"))?;
+        Ok(sum(&per_cpu))
+    }
+
+    /// A port's drops in the kernel half.
+    ///
+    /// # Errors
+    /// The kernel's.
+    pub fn drops(&self, id: PortId) -> Result<PortDrops, ReflexError> {
+        self.maps.drops.get(&u32::from(id.get()), 0).map_err(ReflexError::map("DROPS"))
+    }
+
+    /// A port's punt bucket; its `punted` is what it has handed to the brain.
+    ///
+    /// # Errors
+    /// The kernel's.
+    pub fn buckets(&self, id: PortId) -> Result<PortBuckets, ReflexError> {
+        self.maps.buckets.get(&u32::from(id.get()), 0).map_err(ReflexError::map("BUCKETS"))
+    }
+
+    /// All ports' counters by port id, read in batches; slot 0 holds what belongs to no port.
+    ///
+    /// # Errors
+    /// The kernel's.
+    pub fn all_counters(&self) -> Result<Vec<PortCounters>, ReflexError> {
+        let mut all = vec![PortCounters::default(); PORT_SLOTS];
+        let cpus = aya::util::nr_cpus().map_err(|(_, source)| ReflexError::map("COUNTERS")(source))?;
+        sys::lookup_all::<u32, PortCounters>(self.maps.counters_fd.as_fd(), CHUNK, cpus, |id, per_cpu| {
+            if let Some(slot) = all.get_mut(*id as usize) {
+                *slot = sum(per_cpu);
+            }
+        })
+        .map_err(ReflexError::map("COUNTERS"))?;
+        Ok(all)
+    }
+
+    /// All ports' drops by port id, read in batches.
+    ///
+    /// # Errors
+    /// The kernel's.
+    pub fn all_drops(&self) -> Result<Vec<PortDrops>, ReflexError> {
+        let mut all = vec![PortDrops::default(); PORT_SLOTS];
+        sys::lookup_all::<u32, PortDrops>(self.maps.drops_fd.as_fd(), CHUNK, 1, |id, drops| {
+            if let (Some(slot), Some(drops)) = (all.get_mut(*id as usize), drops.first()) {
+                *slot = *drops;
+            }
+        })
+        .map_err(ReflexError::map("DROPS"))?;
+        Ok(all)
+    }
+
+    /// All ports' buckets by port id, read in batches.
+    ///
+    /// # Errors
+    /// The kernel's.
+    pub fn all_buckets(&self) -> Result<Vec<PortBuckets>, ReflexError> {
+        let mut all = vec![PortBuckets::default(); PORT_SLOTS];
+        sys::lookup_all::<u32, PortBuckets>(self.maps.buckets_fd.as_fd(), CHUNK, 1, |id, buckets| {
+            if let (Some(slot), Some(buckets)) = (all.get_mut(*id as usize), buckets.first()) {
+                *slot = *buckets;
+            }
+        })
+        .map_err(ReflexError::map("BUCKETS"))?;
+        Ok(all)
+    }
+
+    /// Frames punted over all ports since the maps were made.
+    ///
+    /// # Errors
+    /// The kernel's.
+    pub fn punts(&self) -> Result<u64, ReflexError> {
+        self.maps.punts.get(&0, 0).map_err(ReflexError::map("PUNTS"))
+    }
+
+    /// Books as `unobserved` what a predecessor was handed and never settled, and says how many frames that were. For
+    /// the moment when nothing is on its way: punting is off, [`Self::grace`] has passed, the punt tap is not open yet.
+    ///
+    /// # Errors
+    /// The kernel's.
+    pub fn book_unobserved(&self) -> Result<u64, ReflexError> {
+        for (id, buckets) in self.all_buckets()?.iter().enumerate().skip(1) {
+            let cells = self.brain.port(id);
+            let answered = cells.settled.get() + cells.unobserved.get();
+            cells.unobserved.add(buckets.punted.saturating_sub(answered));
+        }
+        let sums = self.brain.port(0);
+        let lost = self.punts()?.saturating_sub(sums.settled.get() + sums.unobserved.get());
+        sums.unobserved.add(lost);
+        Ok(lost)
+    }
+
+    /// All zeros for a port id that is given to a new port. Only while no program counts for it: not attached, no
+    /// `PortConfig`, and a [`Self::grace`] since.
+    ///
+    /// # Errors
+    /// The kernel's.
+    pub fn reset_counters(&mut self, id: PortId) -> Result<(), ReflexError> {
+        let index = u32::from(id.get());
+        let cpus = aya::util::nr_cpus().map_err(|(_, source)| ReflexError::map("COUNTERS")(source))?;
+        let zeros = aya::maps::PerCpuValues::try_from(vec![PortCounters::default(); cpus]);
+        let zeros = zeros.map_err(ReflexError::map("COUNTERS"))?;
+        self.maps.counters.set(index, zeros, 0).map_err(ReflexError::map("COUNTERS"))?;
+        self.maps.drops.set(index, PortDrops::default(), 0).map_err(ReflexError::map("DROPS"))?;
+        self.maps.buckets.set(index, PortBuckets::default(), 0).map_err(ReflexError::map("BUCKETS"))?;
+        self.brain.port(id.index()).reset();
+        Ok(())
+    }
+}
+
+fn sum(per_cpu: &[PortCounters]) -> PortCounters {
+    let mut total = PortCounters::default();
+    for one in per_cpu {
+        total.ingress.add(&one.ingress);
+        total.egress.add(&one.egress);
+        total.forwarded += one.forwarded;
+        total.copies += one.copies;
+        total.injected += one.injected;
+    }
+    total
+}

@@ -1,0 +1,24 @@
+//! The programs in this kernel: on veth pairs in namespaces of their own, and one frame at a time by `BPF_PROG_TEST_RUN`.
+#![expect(clippy::unwrap_used, clippy::indexing_slicing, reason = "a test that panics has failed")]
+
+mod lab;
+
+use aya::programs::Program;
+
+use super::Hook;
+
+/// DESIGN: the gate for the verifier's work, per program.
+const VERIFIED_MAX: u32 = 250_000;
+
+#[test]
+fn the_verifier_takes_both_programs_well_below_its_limit() {
+    let Some(lab) = lab::enter("the_verifier_takes_both_programs_well_below_its_limit") else { return };
+    let (reflex, _) = lab.open(Hook::Auto);
+    for (name, program) in reflex.ebpf.programs() {
+        let Program::SchedClassifier(program) = program else { panic!("{name} is no classifier") };
+        let info = program.info().unwrap();
+        let verified = info.verified_instruction_count().unwrap();
+        eprintln!("{name}: {verified} instructions verified, {} bytes as machine code", info.size_jitted());
+        assert!(verified < VERIFIED_MAX);
+    }
+}

@@ -1,0 +1,107 @@
+//! The verdict cache as the brain sees it: it installs, takes back, and looks what was used.
+
+use std::os::fd::{AsFd, OwnedFd};
+
+use aya::maps::{HashMap, MapData, MapError};
+use switch_common::{PairKey, PairVerdict};
+
+use super::error::ReflexError;
+use super::sys;
+
+/// Pairs read per system call.
+const CHUNK: usize = 4096;
+
+/// Why a verdict was not installed.
+#[derive(Debug, thiserror::Error)]
+pub enum VerdictError {
+    /// There is no room: make some, or leave the pair to the brain.
+    #[error("the verdict map is full")]
+    Full,
+    /// Something else.
+    #[error("the verdict map cannot be used")]
+    Map(#[from] MapError),
+}
+
+/// The map `VERDICTS`. One owner: the loop. Each operation is a system call.
+#[derive(Debug)]
+pub struct VerdictMap {
+    map: HashMap<MapData, PairKey, PairVerdict>,
+    fd: OwnedFd,
+}
+
+impl VerdictMap {
+    pub(super) fn new(map: HashMap<MapData, PairKey, PairVerdict>, fd: OwnedFd) -> Self {
+        Self { map, fd }
+    }
+
+    /// Installs or replaces a pair's verdict, whole: `last_seen_jiffies` too.
+    ///
+    /// # Errors
+    /// [`VerdictError::Full`] when there is no room.
+    pub fn insert(&mut self, key: &PairKey, verdict: &PairVerdict) -> Result<(), VerdictError> {
+        self.map.insert(*key, *verdict, 0).map_err(|error| match &error {
+            MapError::SyscallError(call)
+                if matches!(call.io_error.raw_os_error(), Some(libc::E2BIG | libc::ENOMEM)) =>
+            {
+                VerdictError::Full
+            }
+            _ => error.into(),
+        })
+    }
+
+    /// Takes a pair's verdict back; `false` when there was none.
+    ///
+    /// # Errors
+    /// The kernel's.
+    pub fn remove(&mut self, key: &PairKey) -> Result<bool, VerdictError> {
+        match self.map.remove(key) {
+            Ok(()) => Ok(true),
+            Err(error) if is_missing(&error) => Ok(false),
+            Err(error) => Err(error.into()),
+        }
+    }
+
+    /// A pair's verdict as it is now.
+    ///
+    /// # Errors
+    /// The kernel's.
+    pub fn get(&self, key: &PairKey) -> Result<Option<PairVerdict>, VerdictError> {
+        match self.map.get(key, 0) {
+            Ok(verdict) => Ok(Some(verdict)),
+            Err(error) if is_missing(&error) => Ok(None),
+            Err(error) => Err(error.into()),
+        }
+    }
+
+    /// Appends all pairs to `into`, read in batches.
+    ///
+    /// # Errors
+    /// The kernel's.
+    pub fn dump(&self, into: &mut Vec<(PairKey, PairVerdict)>) -> Result<(), ReflexError> {
+        sys::lookup_all::<PairKey, PairVerdict>(self.fd.as_fd(), CHUNK, 1, |key, verdicts| {
+            into.extend(verdicts.first().map(|verdict| (*key, *verdict)));
+        })
+        .map_err(ReflexError::map("VERDICTS"))
+    }
+
+    /// Takes all verdicts back.
+    ///
+    /// # Errors
+    /// The kernel's.
+    pub fn clear(&mut self) -> Result<(), ReflexError> {
+        let mut pairs = Vec::new();
+        self.dump(&mut pairs)?;
+        for (key, _) in pairs {
+            self.remove(&key).map_err(ReflexError::map("VERDICTS"))?;
+        }
+        Ok(())
+    }
+}
+
+fn is_missing(error: &MapError) -> bool {
+    match error {
+        MapError::KeyNotFound => true,
+        MapError::SyscallError(call) => call.io_error.raw_os_error() == Some(libc::ENOENT),
+        _ => false,
+    }
+}
