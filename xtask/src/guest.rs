@@ -27,8 +27,8 @@ pub struct Guest {
 const MODULES: &[&str] = &[
     "failover",
     "net_failover",
-    "virtio",
     "virtio_ring",
+    "virtio",
     "virtio_pci_legacy_dev",
     "virtio_pci_modern_dev",
     "virtio_pci",
