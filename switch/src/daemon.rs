@@ -16,14 +16,14 @@ mod reload;
 use std::io;
 
 use anyhow::{Context, Result, anyhow};
-use switch_common::{MacAddr, PORT_SLOTS, PortId, SETTING_PUNT, SETTING_PUNT_UNLIMITED, Settings, VlanId};
+use switch_common::{MacAddr, PortId, SETTING_PUNT, SETTING_PUNT_UNLIMITED, Settings, VlanId};
 use tokio::net::TcpListener;
 use tokio::signal::unix::{SignalKind, signal};
 use tokio::sync::{oneshot, watch};
 
 use crate::api::server::Socket;
 use crate::api::web;
-use crate::config::{Datapath, OnStop, Runtime};
+use crate::config::{self, Datapath, OnStop, Runtime};
 use crate::control::{Control, Handle, Parts};
 use crate::dataplane::Loop;
 use crate::dataplane::commands::Command;
@@ -34,7 +34,7 @@ use crate::forwarding::Tables;
 use crate::port::attach::Host;
 use crate::port::monitor;
 use crate::port::punt_tap::{PUNT_RING, PuntTap};
-use crate::reflex::Reflex;
+use crate::reflex::{self, Reflex};
 use crate::state::{self, StateFile, Store};
 
 pub use down::down;
@@ -135,7 +135,7 @@ async fn told(mut stopped: watch::Receiver<bool>) {
 
 /// Removes what is the instance's own once its ports are gone: pins, programs, the punt tap.
 async fn leave(runtime: &Runtime, host: &Host) -> Result<()> {
-    crate::reflex::remove(&pins(&runtime.name))?;
+    Reflex::remove(&pins(&runtime.name))?;
     host.remove_punt_tap(&runtime.name).await?;
     Ok(())
 }
@@ -181,16 +181,19 @@ struct Started {
 
 /// Loads or adopts the reflex, makes or adopts the punt tap, and starts the loop between them.
 async fn start(runtime: &Runtime, host: &Host) -> Result<Started> {
-    let (mut reflex, adopted) = Reflex::open(&pins(&runtime.name), runtime.hook)?;
+    let (mut reflex, adopted) = Reflex::open(&pins(&runtime.name), hook(runtime.hook))?;
     tracing::info!(?adopted, "reflex");
-    let mut settings = reflex.settings();
+    let mut settings = reflex.settings()?;
     settings.flags = 0;
     reflex.set_settings(settings)?;
-    crate::reflex::grace()?;
+    Reflex::grace()?;
 
     let tap = PuntTap::open(&runtime.name)?;
     let punt_ifindex = tap.ifindex();
-    book_unobserved(&reflex);
+    let lost = reflex.book_unobserved()?;
+    if lost > 0 {
+        tracing::warn!(frames = lost, "frames on their way to the brain died with an earlier daemon (brain_restart)");
+    }
     let limits = FdbLimits { stations_max: runtime.stations_max, aging: runtime.aging };
     let mut tables = Tables::new(limits);
     let brain = reflex.brain();
@@ -224,21 +227,10 @@ fn relearn(fdb: &mut Fdb, verdicts: &VerdictIndex) {
     }
 }
 
-/// Frames that an earlier brain took with it are booked as such, so that the ledger holds.
-fn book_unobserved(reflex: &Reflex) {
-    let brain = reflex.brain();
-    let mut total = 0;
-    for id in 1..PORT_SLOTS {
-        let Some(port) = u16::try_from(id).ok().and_then(PortId::new) else { continue };
-        let account = brain.port(id);
-        let lost = reflex.buckets(port).punted.saturating_sub(account.settled.get() + account.unobserved.get());
-        account.unobserved.add(lost);
-        total += lost;
-    }
-    let switch = brain.port(0);
-    let lost = reflex.punts().saturating_sub(switch.settled.get() + switch.unobserved.get());
-    switch.unobserved.add(lost);
-    if total > 0 {
-        tracing::warn!(frames = total, "frames on their way to the brain died with an earlier daemon (brain_restart)");
+fn hook(asked: config::Hook) -> reflex::Hook {
+    match asked {
+        config::Hook::Auto => reflex::Hook::Auto,
+        config::Hook::Tcx => reflex::Hook::Tcx,
+        config::Hook::Clsact => reflex::Hook::Clsact,
     }
 }

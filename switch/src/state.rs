@@ -184,3 +184,73 @@ fn check(state: &StateFile) -> Result<(), String> {
     }
     Ok(())
 }
+
+#[cfg(test)]
+mod tests {
+    #![expect(clippy::unwrap_used, reason = "tests")]
+
+    use super::*;
+    use crate::config::Config;
+
+    fn state() -> StateFile {
+        let text = "[[port]]\nname = \"a\"\nnetns = \"n\"\naddresses = [\"198.18.0.1/24\"]\n\
+                    [[port]]\nname = \"b\"\nnetdev = \"x\"\nrole = \"uplink\"\n";
+        let specs = Config::parse(Path::new("test"), text).unwrap().ports;
+        let mut state = StateFile::new(boot_id().unwrap());
+        for (id, spec) in (1..).zip(specs) {
+            state.names.insert(spec.name.clone(), id);
+            state.ports.push(SavedPort { id, spec, restore: Some(serde_json::json!({ "promiscuous": true })) });
+        }
+        state.names.insert("gone".parse().unwrap(), 4094);
+        state
+    }
+
+    #[test]
+    fn what_is_saved_is_loaded_again() {
+        let dir = tempfile::tempdir().unwrap();
+        let store = Store::new(&dir.path().join("weft0"));
+        assert_eq!(store.load().unwrap(), None, "nothing was saved yet");
+        store.save(&state()).unwrap();
+        assert_eq!(store.load().unwrap(), Some(state()));
+        let files: Vec<_> = fs::read_dir(dir.path().join("weft0")).unwrap().map(|f| f.unwrap().file_name()).collect();
+        assert_eq!(files, [FILE_NAME], "nothing is left beside it");
+        store.remove().unwrap();
+        store.remove().unwrap();
+        assert_eq!(store.load().unwrap(), None);
+    }
+
+    #[test]
+    fn a_state_that_cannot_be_understood_is_named_and_left_alone() {
+        let dir = tempfile::tempdir().unwrap();
+        let store = Store::new(dir.path());
+        let whole = serde_json::to_string(&state()).unwrap();
+        let cut = whole.get(..whole.len() / 2).unwrap();
+        let same_id = whole.replace("\"b\":2", "\"b\":1");
+        let zero_id = whole.replace("\"id\":1,", "\"id\":0,");
+        assert!(same_id != whole && zero_id != whole);
+        for (text, words) in [
+            ("", "not a state file"),
+            ("garbage", "not a state file"),
+            ("{}", "missing field `version`"),
+            ("{\"version\":1}", "missing field `boot_id`"),
+            (cut, "not a state file"),
+            (&same_id, "have the same id 1"),
+            (&zero_id, "the id 0, which is not from 1 to 4094"),
+            ("{\"version\":2,\"news\":[]}", "written by a newer weft (format 2, this one knows 1)"),
+        ] {
+            fs::write(store.path(), text).unwrap();
+            let told = store.load().unwrap_err().to_string();
+            assert!(told.starts_with(&store.path().display().to_string()) && told.contains(words), "{text}: {told}");
+            assert!(told.contains("it is left as it is"), "{told}");
+            assert_eq!(fs::read_to_string(store.path()).unwrap(), text);
+        }
+    }
+
+    #[test]
+    fn a_directory_that_cannot_be_written_is_named() {
+        let dir = tempfile::tempdir().unwrap();
+        fs::write(dir.path().join("file"), "").unwrap();
+        let told = Store::new(&dir.path().join("file/weft0")).save(&state()).unwrap_err().to_string();
+        assert!(told.contains("file/weft0") && told.contains("--state-dir"), "{told}");
+    }
+}

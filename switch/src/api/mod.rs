@@ -16,6 +16,11 @@ mod limits;
 mod peer;
 mod routes;
 
+#[cfg(test)]
+pub(crate) mod fake;
+#[cfg(test)]
+mod tests;
+
 use std::time::Duration;
 
 use crate::config;

@@ -4,6 +4,8 @@
 //! stderr. Exit codes: 0 done, 1 failed, 2 wrong usage, 3 no daemon, 4 not found, 5 exists already.
 
 mod apply;
+#[cfg(test)]
+mod asks;
 mod check;
 mod demo;
 mod doctor;

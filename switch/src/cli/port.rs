@@ -39,13 +39,13 @@ pub(super) struct Add {
     #[arg(long)]
     host: bool,
     /// With --netdev: when it is missing, attach it as soon as it appears
-    #[arg(long, requires = "netdev")]
+    #[arg(long, conflicts_with_all = ["tap", "netns", "host"])]
     wait: bool,
     /// With --netdev: take it although it has an address or is a bridge member
-    #[arg(long, requires = "netdev")]
+    #[arg(long, conflicts_with_all = ["tap", "netns", "host"])]
     force: bool,
     /// With --tap: the user (name or number) who may open it
-    #[arg(long, requires = "tap")]
+    #[arg(long, conflicts_with_all = ["netdev", "netns", "host"])]
     user: Option<String>,
     /// With --netns or --host: the interface's name [default: eth0 in a namespace, the port's name on the host]
     #[arg(long, value_name = "IF", conflicts_with_all = ["netdev", "tap"])]
@@ -175,7 +175,8 @@ pub(super) const COLUMNS: &[Column<PortInfo>] = &[
     Column::text("PROBLEM", |port: &PortInfo| port.problem.clone().unwrap_or_default()).wide(),
 ];
 
-fn everything(port: &PortInfo) -> String {
+/// What `weft port show` says.
+pub(super) fn everything(port: &PortInfo) -> String {
     let traffic = |t: &Traffic| {
         format!("{} frames, {} bytes (on a wire: {} frames, {} bytes)", t.frames, t.bytes, t.wire_frames, t.wire_bytes)
     };

@@ -18,7 +18,7 @@ pub(super) struct Options {
     #[arg(short, long, value_name = "FILE")]
     config: Option<PathBuf>,
     /// Who decides about a frame
-    #[arg(long, value_name = "PATH", hide_possible_values = true)]
+    #[arg(long, value_name = "DATAPATH", hide_possible_values = true)]
     #[arg(help = "Who decides about a frame: auto, kernel or userspace [default: auto]")]
     datapath: Option<DatapathChoice>,
     /// Where metrics and health are served, or off [default: 127.0.0.1:9798]

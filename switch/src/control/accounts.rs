@@ -30,7 +30,7 @@ impl Control {
             counters: self.reflex.counters(port.id).unwrap_or_default(),
             drops: self.reflex.drops(port.id).unwrap_or_default(),
             brain: self.brain.port(port.id.index()).snapshot(),
-            punted: self.reflex.buckets(port.id).punted,
+            punted: self.reflex.buckets(port.id).unwrap_or_default().punted,
         }
     }
 

@@ -11,7 +11,7 @@ use crate::frame::Trust;
 use crate::port::attach::{AttachError, Attached};
 use crate::port::restore::Restore;
 use crate::port::{IfName, PortName, PortSpec, PortState, Role};
-use crate::reflex::ReflexError;
+use crate::reflex::{Reflex, ReflexError};
 
 /// Frames to unknown stations that the brain takes from one port, per second in the long run.
 const PUNTS_PER_SEC: u64 = 20_000;
@@ -144,14 +144,16 @@ impl Control {
         while self.in_flight(id) > 0 && tokio::time::Instant::now() < deadline {
             tokio::time::sleep(std::time::Duration::from_millis(1)).await;
         }
-        self.reflex.reset_counters(id);
-        self.brain.port(id.index()).reset();
+        if let Err(error) = self.reflex.reset_counters(id) {
+            tracing::warn!(%id, %error, "the port's counters go on from an earlier port's");
+        }
     }
 
     /// Frames of this port that were punted and are not settled.
     pub(super) fn in_flight(&self, id: PortId) -> u64 {
         let account = self.brain.port(id.index());
-        self.reflex.buckets(id).punted.saturating_sub(account.settled.get() + account.unobserved.get())
+        let punted = self.reflex.buckets(id).unwrap_or_default().punted;
+        punted.saturating_sub(account.settled.get() + account.unobserved.get())
     }
 
     /// Makes the port's netdev, or takes it, and lets it forward. On failure everything is as before.
@@ -203,9 +205,10 @@ impl Control {
             tracing::error!(%id, %error, "the loop could not be told");
         }
         let undone = [
-            self.reflex.detach_port(id, attached.ifname.as_str()),
-            self.reflex.unlink(attached.ifindex),
             self.reflex.clear_port(id),
+            Reflex::grace(),
+            self.reflex.detach_port(id).map(drop),
+            self.reflex.unlink(attached.ifindex),
         ];
         for error in undone.into_iter().filter_map(Result::err) {
             tracing::debug!(%id, %error, "while detaching");

@@ -6,7 +6,7 @@ use super::attachment::{Attachment, SavedAttachment};
 use super::{Control, ControlError, Port, errors};
 use crate::port::attach::Host;
 use crate::port::{Origin, PortSpec, PortState};
-use crate::reflex;
+use crate::reflex::Reflex;
 use crate::state::SavedPort;
 
 impl Control {
@@ -126,7 +126,7 @@ impl Control {
     /// netdev is given back as it was found and nothing of ours is left.
     pub async fn stop(&mut self, keep: bool) -> Result<(), ControlError> {
         if keep {
-            let mut settings = self.reflex.settings();
+            let mut settings = self.reflex.settings()?;
             settings.flags &= !switch_common::SETTING_PUNT;
             self.reflex.set_settings(settings)?;
             return self.save();
@@ -144,14 +144,12 @@ impl Control {
 
 /// Gives back what a dead daemon left on the host: its netdevs, then its programs and maps.
 pub async fn clear_away(host: &Host, pins: &std::path::Path, ports: &[SavedPort]) -> Result<(), ControlError> {
+    Reflex::remove(pins)?;
     let mut first_error = None;
     for saved in ports {
         let Some(value) = &saved.restore else { continue };
         let released = match serde_json::from_value::<SavedAttachment>(value.clone()) {
-            Ok(attachment) => {
-                reflex::detach_leftover(attachment.restore.ifname.as_str());
-                host.release(&attachment.restore).await.map_err(|error| errors::chain(&error))
-            }
+            Ok(attachment) => host.release(&attachment.restore).await.map_err(|error| errors::chain(&error)),
             Err(error) => Err(error.to_string()),
         };
         if let Err(error) = released {
@@ -159,6 +157,5 @@ pub async fn clear_away(host: &Host, pins: &std::path::Path, ports: &[SavedPort]
             first_error.get_or_insert(error);
         }
     }
-    reflex::remove(pins)?;
     first_error.map_or(Ok(()), |error| Err(ControlError::Failed(error)))
 }
