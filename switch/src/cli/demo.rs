@@ -148,7 +148,7 @@ fn boot(demo: &Options, stage: &Stage) -> Result<Option<Guest>> {
         return Ok(None);
     };
     say("  a Linux guest boots under QEMU …")?;
-    let booted = talk::reach(GUEST, Duration::from_secs(120)).context("the guest did not come up")?;
+    let booted = talk::reach(GUEST, Duration::from_mins(2)).context("the guest did not come up")?;
     say(&format!("  … and answers after {:.1} s", booted.as_secs_f64()))?;
     Ok(Some(guest))
 }
@@ -156,19 +156,17 @@ fn boot(demo: &Options, stage: &Stage) -> Result<Option<Guest>> {
 /// What to type next.
 fn next(demo: &Options, guest: bool) -> String {
     let name = &demo.instance;
-    let mut text = format!(
+    let page = if guest { GUEST } else { BLUE };
+    format!(
         "\nNow, in another terminal:\n\
-         \x20 weft --name {name} port list -o wide    the ports and what they carried\n\
-         \x20 weft --name {name} fdb                  which station is where\n\
-         \x20 weft --name {name} drops                what did not arrive, and why\n\
-         \x20 weft --name {name} ledger               whether the books balance\n\
-         \x20 curl http://{BLUE}/              a page from a container\n\
-         \x20 ip netns exec {name}-blue ping {GREEN}\n"
-    );
-    if guest {
-        text += &format!("  curl http://{GUEST}/              a page from the Linux guest\n");
-    }
-    text + "\nCtrl-C ends it and removes every trace."
+         \x20 weft --name {name} port list -o wide     the ports and what they carried\n\
+         \x20 weft --name {name} fdb                   which station is where\n\
+         \x20 weft --name {name} drops                 what did not arrive, and why\n\
+         \x20 weft --name {name} ledger                whether the books balance\n\
+         \x20 ip netns exec {name}-blue ping {GREEN}   traffic to look at\n\
+         \x20 curl http://{page}/                  a page through the switch\n\n\
+         Ctrl-C ends it and removes every trace."
+    )
 }
 
 /// A line for the person who looks.
