@@ -18,6 +18,7 @@
     reason = "atomic_xadd is the only atomic add this target has; cold_path keeps branches apart"
 )]
 #![feature(core_intrinsics)]
+#![cfg_attr(target_arch = "bpf", feature(asm_experimental_arch))]
 
 mod booking;
 mod maps;

@@ -44,6 +44,43 @@ fields! {
     vlan_tci;
     /// That tag's type, in network order.
     vlan_proto;
+}
+
+macro_rules! pointers {
+    ($($(#[doc = $doc:literal])+ $name:ident;)+) => {
+        impl Skb {
+            $($(#[doc = $doc])+
+            #[inline(always)]
+            #[cfg(target_arch = "bpf")]
+            pub(crate) fn $name(self) -> usize {
+                let pointer: usize;
+                // SAFETY: a load of a field of the context, as the compiler would make it.
+                unsafe {
+                    core::arch::asm!(
+                        "{pointer} = *(u32 *)({skb} + {offset})",
+                        pointer = out(reg) pointer,
+                        skb = in(reg) self.0,
+                        offset = const core::mem::offset_of!(__sk_buff, $name),
+                        options(pure, readonly, nostack, preserves_flags),
+                    );
+                }
+                pointer
+            }
+
+            $(#[doc = $doc])+
+            #[inline(always)]
+            #[cfg(not(target_arch = "bpf"))]
+            pub(crate) fn $name(self) -> usize {
+                // SAFETY: the context of a running classifier.
+                unsafe { (*self.0).$name as usize }
+            })+
+        }
+    };
+}
+
+// The context shows these two as 32 bits and the verifier makes pointers of them in the load itself. Were the load the
+// compiler's, it would widen the 32 bits somewhere behind, and the verifier takes what comes of that for a number.
+pointers! {
     /// Where the bytes begin that can be read directly.
     data;
     /// And where they end.
@@ -71,7 +108,7 @@ impl Skb {
     pub(crate) fn is_scattered(self) -> bool {
         let len = self.len();
         let wanted = if len < HEADER_BYTES_MAX { len } else { HEADER_BYTES_MAX };
-        self.data() as usize + wanted as usize > self.data_end() as usize
+        self.data() + wanted as usize > self.data_end()
     }
 
     /// Whether the tags among the bytes are whole. An ordinary frame needs nothing else of them.
@@ -95,7 +132,7 @@ impl Packet {
     /// The frame as it lies now.
     #[inline(always)]
     pub(crate) fn of(skb: Skb) -> Self {
-        Self { data: skb.data() as usize, end: skb.data_end() as usize, tagged: skb.vlan_present() != 0, skb }
+        Self { data: skb.data(), end: skb.data_end(), tagged: skb.vlan_present() != 0, skb }
     }
 
     /// The first fourteen bytes, or `None` when there are not as many.
@@ -107,7 +144,7 @@ impl Packet {
     /// A pointer to `T` at an offset of the bytes, with the tag still out of them.
     #[inline(always)]
     fn at<T>(&self, at: usize) -> Option<*const T> {
-        let from = self.data + at;
+        let from = sum(self.data, at);
         if from + size_of::<T>() > self.end { None } else { Some(from as *const T) }
     }
 
@@ -122,6 +159,23 @@ impl Packet {
             None
         }
     }
+}
+
+/// `data + at`, as one value that the compiler does not take apart again: the verifier knows a pointer to be within the
+/// packet only when it is the very one that was compared.
+#[inline(always)]
+#[cfg(target_arch = "bpf")]
+fn sum(data: usize, at: usize) -> usize {
+    let mut from = data;
+    // SAFETY: an addition.
+    unsafe { core::arch::asm!("{0} += {1}", inout(reg) from, in(reg) at, options(nomem, nostack, preserves_flags)) };
+    from
+}
+
+#[inline(always)]
+#[cfg(not(target_arch = "bpf"))]
+fn sum(data: usize, at: usize) -> usize {
+    data + at
 }
 
 impl Bytes for Packet {

@@ -118,7 +118,9 @@ async fn serve(runtime: &Runtime) -> Result<()> {
         Err(error) => Err(error.into()),
     };
     // The loop may have ended before; then there is nothing to stop.
-    drop(commands.send(Command::Stop));
+    if commands.send(Command::Stop).is_err() {
+        tracing::debug!("the loop had ended before");
+    }
     let keep = runtime.on_stop == OnStop::Keep;
     handle.stop(keep).await?;
     if !keep {

@@ -34,7 +34,7 @@ struct Provenance {
 ///
 /// # Errors
 /// No toolchain, a failed build, or with `check` an object that differs.
-pub fn build(check: bool) -> Result<()> {
+pub(crate) fn build(check: bool) -> Result<()> {
     if check {
         return verify().map(drop);
     }
@@ -53,7 +53,7 @@ pub fn build(check: bool) -> Result<()> {
 ///
 /// # Errors
 /// The prebuilt object is stale, or the same toolchain made other bytes of the same sources.
-pub fn verify() -> Result<Option<PathBuf>> {
+pub(crate) fn verify() -> Result<Option<PathBuf>> {
     let path = root().join("switch-ebpf/prebuilt/PROVENANCE.toml");
     let text = fs::read_to_string(&path).with_context(|| format!("{}; run `cargo xtask ebpf`", path.display()))?;
     let kept: Provenance = toml::from_str(&text)?;
@@ -82,7 +82,7 @@ pub fn verify() -> Result<Option<PathBuf>> {
 ///
 /// # Errors
 /// What clippy or rustfmt find.
-pub fn lint() -> Result<()> {
+pub(crate) fn lint() -> Result<()> {
     let crate_dir = root().join("switch-ebpf");
     run(Command::new("cargo").args(["fmt", "--check"]).current_dir(&crate_dir))?;
     let clippy = ["clippy", "--quiet", "--", "-D", "warnings"];

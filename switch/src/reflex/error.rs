@@ -100,7 +100,8 @@ impl ReflexError {
     pub(super) fn or_not_permitted(self) -> Self {
         let mut cause: Option<&(dyn std::error::Error + 'static)> = Some(&self);
         while let Some(error) = cause {
-            if error.downcast_ref::<io::Error>().is_some_and(|io| io.kind() == io::ErrorKind::PermissionDenied) {
+            // EPERM alone: EACCES is what the verifier says of a program it does not believe.
+            if error.downcast_ref::<io::Error>().is_some_and(|io| io.raw_os_error() == Some(libc::EPERM)) {
                 return Self::NotPermitted;
             }
             cause = error.source();

@@ -78,13 +78,14 @@ impl Reflex {
         }
         let object = |source| ReflexError::Object { source: Box::new(source) };
         let mut ebpf = loader.load(OBJECT).map_err(object)?;
+        // Before the maps are taken: the instructions name them by descriptors that must still be open.
+        for name in [PORT_INGRESS, INJECT] {
+            let refused = |source| ReflexError::Program { program: name, source: Box::new(source) };
+            program(&mut ebpf, name)?.load().map_err(refused)?;
+        }
         let (maps, verdicts, brain) = Maps::take(&mut ebpf)?;
         let dirs = Dirs { links: pins.links(), filters: pins.filters() };
-        let mut reflex = Self { ebpf, maps, verdicts: Some(verdicts), brain: Arc::new(brain), hook, dirs };
-        for program in [PORT_INGRESS, INJECT] {
-            let refused = |source: ProgramError| ReflexError::Program { program, source: Box::new(source) };
-            reflex.program(program)?.load().map_err(refused)?;
-        }
+        let reflex = Self { ebpf, maps, verdicts: Some(verdicts), brain: Arc::new(brain), hook, dirs };
         Ok((reflex, adopted))
     }
 
@@ -226,16 +227,15 @@ impl Reflex {
         attach::foreign(Netdev { ifname, ifindex }, &[PORT_INGRESS, INJECT]).map_err(ReflexError::or_not_permitted)
     }
 
-    fn attach(&mut self, program: &'static str, netdev: Netdev<'_>, place: &str) -> Result<Attachment, ReflexError> {
-        let (hook, dirs) = (self.hook, self.dirs.clone());
-        attach::attach(self.program(program)?, netdev, hook, place, &dirs)
+    fn attach(&mut self, name: &'static str, netdev: Netdev<'_>, place: &str) -> Result<Attachment, ReflexError> {
+        attach::attach(program(&mut self.ebpf, name)?, netdev, self.hook, place, &self.dirs)
     }
+}
 
-    fn program(&mut self, name: &'static str) -> Result<&mut SchedClassifier, ReflexError> {
-        let foreign = || ReflexError::Foreign { what: format!("classifier '{name}'") };
-        let program = self.ebpf.program_mut(name).ok_or_else(foreign)?;
-        program.try_into().map_err(|_: ProgramError| foreign())
-    }
+fn program<'a>(ebpf: &'a mut Ebpf, name: &'static str) -> Result<&'a mut SchedClassifier, ReflexError> {
+    let foreign = || ReflexError::Foreign { what: format!("classifier '{name}'") };
+    let program = ebpf.program_mut(name).ok_or_else(foreign)?;
+    program.try_into().map_err(|_: ProgramError| foreign())
 }
 
 /// The name of a port's attachment.
