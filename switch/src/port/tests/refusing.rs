@@ -2,6 +2,7 @@
 
 use super::super::attach::{AttachError, Host};
 use super::super::punt_tap::PuntTap;
+use super::super::refusal::is_port_end;
 use super::super::sys::{self, TapMode};
 use super::{Elsewhere, all_links, in_new_netns, links, name, port, prepare, run, soon};
 use switch_common::PortId;
@@ -17,6 +18,13 @@ macro_rules! refused {
         assert!(text.contains($word), "'{text}' should contain '{}'", $word);
         assert_eq!(before, all_links(), "{} was refused but changed something", $lines);
     }};
+}
+
+#[test]
+fn the_names_of_port_ends_are_known() {
+    for (name, ours) in [("wv1p2", true), ("wv12p4094", true), ("wvp2", false), ("wv1p", false), ("veth0", false)] {
+        assert_eq!(is_port_end(name), ours, "{name}");
+    }
 }
 
 #[test]
