@@ -6,7 +6,7 @@ use weft_tests::stream::Stream;
 use weft_tests::{Arena, Namespace, Station, wait};
 
 fn bridge_two(arena: &Arena, a: &Station, b: &Station) -> Result<()> {
-    arena.ip("link add br0 type bridge")?;
+    arena.ip("link add br0 type bridge mcast_snooping 0")?;
     for netdev in [a.netdev(), b.netdev(), "br0"] {
         weft_tests::command::run(&format!("sysctl -qw net.ipv6.conf.{netdev}.disable_ipv6=1"))?;
     }

@@ -20,11 +20,16 @@ macro_rules! in_every_mode {
 }
 
 mod bad_api;
+mod bad_frames;
 mod bad_requests;
 mod configuration;
 mod containers;
+mod floods;
 mod frames_in_order;
 mod harness_itself;
 mod lifecycle;
 mod links;
+mod memory;
+mod reasons;
+mod replay;
 mod scenarios;

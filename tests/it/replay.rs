@@ -30,7 +30,12 @@ fn replay(mode: Mode) {
                 }
                 drain(&[&sender, &a, &b])?;
             }
-            ensure!(daemon.log().lines().all(|line| !line.contains("panicked")), "{}: {}", path.display(), daemon.log());
+            ensure!(
+                daemon.log().lines().all(|line| !line.contains("panicked")),
+                "{}: {}",
+                path.display(),
+                daemon.log()
+            );
         }
         ensure!(files > 0 && taken > 0, "no Ethernet capture in {}", folder.display());
         // Alive, and still a switch.

@@ -5,6 +5,7 @@ use std::collections::BTreeSet;
 use anyhow::Result;
 use weft_tests::fabric::Fabric;
 use weft_tests::fabric::bridge::Bridge;
+use weft_tests::fabric::memory::Memory;
 use weft_tests::fabric::taps::Taps;
 use weft_tests::play::play;
 use weft_tests::requirements::skip;
@@ -25,6 +26,11 @@ fn on_taps(name: &str, mode: Mode) {
     });
 }
 
+fn in_memory(name: &str) -> Result<()> {
+    let scenario = scenario::read(name)?;
+    on(&mut Memory::new(&scenario), &scenario)
+}
+
 /// The oracle: what a Linux bridge can do it must do the same way.
 fn on_a_linux_bridge(name: &str) {
     Arena::run(&[], |arena| on(&mut Bridge::new(arena)?, &scenario::read(name)?));
@@ -32,6 +38,9 @@ fn on_a_linux_bridge(name: &str) {
 
 macro_rules! scenarios {
     ($($name:ident)+) => {
+        mod memory {
+            $(#[test] fn $name() -> anyhow::Result<()> { super::in_memory(stringify!($name)) })+
+        }
         mod linux_bridge {
             $(#[test] fn $name() { super::on_a_linux_bridge(stringify!($name)); })+
         }

@@ -9,6 +9,7 @@ use switch_common::MacAddr;
 use crate::scenario::{Feature, PortPlan};
 
 pub mod bridge;
+pub mod memory;
 pub mod taps;
 
 /// A switch under test, its ports numbered as in the scenario.
