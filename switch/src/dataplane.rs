@@ -84,7 +84,7 @@ impl<M: Medium, C: VerdictCache> Loop<M, C> {
             egress: Vec::with_capacity(PORT_SLOTS),
             idle: Vec::new(),
             next_sweep: None,
-            sweep_every: (aging / 8).clamp(Duration::from_millis(100), Duration::from_secs(60)),
+            sweep_every: (aging / 8).clamp(Duration::from_millis(100), Duration::from_mins(1)),
         }
     }
 
@@ -200,7 +200,7 @@ impl<M: Medium, C: VerdictCache> Loop<M, C> {
 
     /// Sees to it that a sweep will come once there is a station that could age.
     fn arm_sweep(&mut self, now: Nanos) {
-        if self.next_sweep.is_none() && self.tables.fdb.len() > 0 {
+        if self.next_sweep.is_none() && !self.tables.fdb.is_empty() {
             self.next_sweep = Some(now + self.sweep_every);
         }
     }
@@ -227,7 +227,7 @@ impl<M: Medium, C: VerdictCache> Loop<M, C> {
             tables.fdb.expire(station.vlan, station.mac);
             self.verdicts.forget_station(station.vlan, station.mac);
         }
-        self.next_sweep = if tables.fdb.len() > 0 { Some(now + self.sweep_every) } else { None };
+        self.next_sweep = if tables.fdb.is_empty() { None } else { Some(now + self.sweep_every) };
     }
 }
 

@@ -76,8 +76,7 @@ enum Command {
     Ledger(ledger::Options),
     Drops(drops::Options),
     Doctor(doctor::Options),
-    /// Show namespaces and guests that talk, to look around in one minute
-    Demo,
+    Demo(demo::Options),
     #[command(subcommand, hide = true)]
     Generate(generate::Command),
 }
@@ -121,7 +120,7 @@ fn dispatch(cli: Cli) -> anyhow::Result<()> {
         Command::Ledger(options) => wait_for(ledger::run(&global, &options)),
         Command::Drops(options) => wait_for(drops::run(&global, &options)),
         Command::Doctor(_) => doctor::run(&global),
-        Command::Demo => demo::run(),
+        Command::Demo(options) => demo::run(&options),
         Command::Generate(command) => generate::run(Cli::command(), &command),
     }
 }

@@ -36,9 +36,10 @@ impl Control {
         let changed = diff.change.iter().map(|change| &change.name);
         for name in changed.chain(&diff.add) {
             let Some(spec) = wanted.iter().find(|spec| spec.name == *name) else { continue };
-            let made = match self.ports.contains_key(name) {
-                true => self.change(spec.clone()).await,
-                false => self.add(spec.clone(), true).await,
+            let made = if self.ports.contains_key(name) {
+                self.change(spec.clone()).await
+            } else {
+                self.add(spec.clone(), true).await
             };
             if let Err(error) = made {
                 tracing::error!(port = %name, %error, "port could not be made");
@@ -73,8 +74,7 @@ impl Control {
         };
         if !adopted {
             match self.attach(&mut port).await {
-                Ok(()) => {}
-                Err(crate::port::attach::AttachError::NoSuchNetdev { .. }) => {}
+                Ok(()) | Err(crate::port::attach::AttachError::NoSuchNetdev { .. }) => {}
                 Err(error) => {
                     port.state = PortState::Failed;
                     port.problem = Some(errors::chain(&error));

@@ -89,7 +89,10 @@ impl Host {
         restore::set_ipv6(name.as_str(), false)?;
         let quiet = change(ifindex).arp(false).txqueuelen(PUNT_RING).alias(format!("weft {name}{PUNT_ALIAS}"));
         self.netlink.set(&format!("configuring the punt tap '{name}'"), quiet).await?;
-        self.netlink.set_noqueue(ifindex).await?;
+        // Replacing a discipline stops the queue for a moment; one that was adopted has it already.
+        if self.look_index(ifindex).await?.is_none_or(|facts| facts.qdisc != "noqueue") {
+            self.netlink.set_noqueue(ifindex).await?;
+        }
         self.netlink.set(&format!("setting the punt tap '{name}' up"), change(ifindex).up()).await?;
         Ok(())
     }

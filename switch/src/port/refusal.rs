@@ -239,7 +239,7 @@ pub(super) fn check_tap(tap: &IfName, facts: &LinkFacts, owner: Option<u32>) -> 
 }
 
 /// Whether this is the name of the host end of a pair made for a port: `wv<punt tap>p<port id>`.
-fn is_port_end(name: &str) -> bool {
+pub(super) fn is_port_end(name: &str) -> bool {
     let digits = |text: &str| !text.is_empty() && text.bytes().all(|byte| byte.is_ascii_digit());
     let parts = name.strip_prefix("wv").and_then(|rest| rest.split_once('p'));
     parts.is_some_and(|(punt, id)| digits(punt) && digits(id))
