@@ -20,24 +20,28 @@ pub(crate) fn drop_frame(id: u32, way: Way, reason: DropReason, bytes: u32) -> i
     drop_by_number(id, way, reason as u8, bytes)
 }
 
-/// The same, for a reason that comes as a number out of a verdict.
+/// The same, for a reason that comes as a number: out of a verdict, or a weight.
 #[inline(always)]
 pub(crate) fn drop_by_number(id: u32, way: Way, reason: u8, bytes: u32) -> i32 {
-    core::intrinsics::cold_path();
-    if let Some(drops) = DROPS.get_ptr_mut(id) {
-        let first = match way {
-            Way::Ingress => 0,
-            Way::Egress => REASON_SLOTS,
-        };
-        let number = usize::from(reason) & (REASON_SLOTS - 1);
-        // SAFETY: `PortDrops` is two arrays of `REASON_SLOTS` cells, one behind the other; the number is masked.
-        let cell = unsafe { drops.cast::<DropCell>().add(first + number) };
-        // SAFETY: the cell lies in the element.
-        add_shared(unsafe { &raw mut (*cell).frames }, 1);
-        // SAFETY: as above.
-        add_shared(unsafe { &raw mut (*cell).bytes }, u64::from(bytes));
-    }
+    let first = match way {
+        Way::Ingress => 0,
+        Way::Egress => REASON_SLOTS,
+    };
+    book_drop(id, first + (usize::from(reason) & (REASON_SLOTS - 1)), bytes);
     TC_ACT_SHOT
+}
+
+/// Books on a cell of a port: [`PortDrops`] is two arrays of [`REASON_SLOTS`] cells, one behind the other. A function of
+/// its own, out of the way of frames that pass.
+#[inline(never)]
+fn book_drop(id: u32, cell: usize, bytes: u32) {
+    let Some(drops) = DROPS.get_ptr_mut(id) else { return };
+    // SAFETY: masked to the number of cells.
+    let cell = unsafe { drops.cast::<DropCell>().add(cell & (2 * REASON_SLOTS - 1)) };
+    // SAFETY: the cell lies in the element.
+    add_shared(unsafe { &raw mut (*cell).frames }, 1);
+    // SAFETY: as above.
+    add_shared(unsafe { &raw mut (*cell).bytes }, u64::from(bytes));
 }
 
 const _: () = assert!(REASON_SLOTS.is_power_of_two());

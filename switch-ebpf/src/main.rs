@@ -13,10 +13,7 @@
 //! own element. Everything else sits in cold branches.
 #![no_std]
 #![no_main]
-#![expect(
-    internal_features,
-    reason = "atomic_xadd is the only atomic add this target has; cold_path keeps branches apart"
-)]
+#![expect(internal_features, reason = "atomic_xadd is the only atomic add this target has")]
 #![feature(core_intrinsics)]
 #![cfg_attr(target_arch = "bpf", feature(asm_experimental_arch))]
 
@@ -30,8 +27,6 @@ use aya_ebpf::bindings::TC_ACT_SHOT;
 use aya_ebpf::helpers::generated::{bpf_jiffies64, bpf_redirect, bpf_redirect_peer, bpf_skb_vlan_pop};
 use aya_ebpf::macros::classifier;
 use aya_ebpf::programs::TcContext;
-use core::intrinsics::cold_path;
-use switch_common::wire::{TPID_C, TPID_S};
 use switch_common::{
     DropReason, LINK_SLOTS, PORT_GUEST_OFFLOADS, PORT_ID_MAX, PORT_UP, PUNT_ID_MASK, PUNT_TPID, PairVerdict,
     PortCounters, VERDICT_ARMED, VERDICT_FORWARD, VERDICT_FORWARD_PEER, Way,
@@ -54,36 +49,30 @@ fn port_ingress(ctx: TcContext) -> i32 {
     };
     // SAFETY: an element of a map, found by a lookup.
     let flags = unsafe { (*port).flags };
-    let weighed = weigh(skb, flags & PORT_GUEST_OFFLOADS == 0);
-    let weight = match weighed {
-        Ok(weight) => weight,
-        Err(_) => Weight::plain(skb.frame_bytes()),
-    };
+    let weight = Weight::of(skb, flags & PORT_GUEST_OFFLOADS == 0);
     // SAFETY: an element of a per-CPU map.
     weight.book(unsafe { &raw mut (*counters).ingress });
-    if id == 0 {
-        return drop_frame(0, Way::Ingress, DropReason::Other, weight.bytes);
-    }
     if flags & PORT_UP == 0 {
-        return drop_frame(id, Way::Ingress, DropReason::PortDown, weight.bytes);
-    }
-    if let Err(reason) = weighed {
+        // Slot 0 is no port, and never up.
+        let reason = if id == 0 { DropReason::Other } else { DropReason::PortDown };
         return drop_frame(id, Way::Ingress, reason, weight.bytes);
+    }
+    if weight.fault != 0 {
+        return drop_by_number(id, Way::Ingress, weight.fault, weight.bytes);
     }
     let Some(pair) = pair_of(skb, id) else {
         return drop_frame(id, Way::Ingress, DropReason::Malformed, weight.bytes);
     };
-    // SAFETY: an element of a map; read before the verdict, whose generation is compared with it.
-    let settings = unsafe { settings.read_volatile() };
+    // SAFETY: an element of a map; read before the verdict whose generation is compared with it.
+    let generation_now = unsafe { (&raw const (*settings).generation).read_volatile() };
     if let Some(verdict) = VERDICTS.get_ptr_mut(pair) {
         // SAFETY: an element of a map, found by a lookup.
         let (generation, action) = unsafe { ((*verdict).generation, (*verdict).action) };
-        if generation == settings.generation && (action & VERDICT_ARMED == 0 || disarm(id, verdict)) {
+        if generation == generation_now && (action & VERDICT_ARMED == 0 || disarm(id, verdict)) {
             return repeat(skb, id, counters, verdict, &weight);
         }
     }
-    cold_path();
-    punt::punt(skb, id, port, &settings, pair[0] & 1 == 1, weight.bytes)
+    punt::punt(skb, id, pair[0] & 1 == 1, weight.bytes)
 }
 
 /// What the brain writes into the punt tap: one copy for the port that its tag names.
@@ -110,10 +99,8 @@ fn inject(ctx: TcContext) -> i32 {
     if unsafe { bpf_skb_vlan_pop(skb.0) } != 0 {
         return drop_frame(id, Way::Egress, DropReason::InjectFailed, bytes);
     }
-    let weight = match weigh(skb, true) {
-        Ok(weight) => weight,
-        Err(_) => Weight::plain(bytes),
-    };
+    // Without a look at its fault: the brain has decided.
+    let weight = Weight::of(skb, true);
     // SAFETY: an element of a per-CPU map.
     weight.book(unsafe { &raw mut (*counters).egress });
     // SAFETY: a helper without pointers.
@@ -123,40 +110,9 @@ fn inject(ctx: TcContext) -> i32 {
 /// The port whose netdev this is, 0 for none.
 #[inline(always)]
 fn port_of(ifindex: u32) -> u32 {
-    let id = if ifindex < LINK_SLOTS as u32 {
-        LINKS.get_ptr(ifindex)
-    } else {
-        cold_path();
-        LINKS_HIGH.get_ptr(ifindex)
-    };
+    let id = if ifindex < LINK_SLOTS as u32 { LINKS.get_ptr(ifindex) } else { LINKS_HIGH.get_ptr(ifindex) };
     // SAFETY: an element of a map, found by a lookup.
     id.map_or(0, |id| unsafe { *id })
-}
-
-/// Weighs a frame, and refuses what is cut short or asks for an offload that no honest driver asks for.
-#[inline(always)]
-fn weigh(skb: Skb, trusted: bool) -> Result<Weight, DropReason> {
-    if skb.gso_size() != 0 {
-        return Weight::of_super_frame(skb, trusted);
-    }
-    let mut packet = Packet::of(skb);
-    if packet.ethernet().is_none() {
-        cold_path();
-        if !skb.pull_headers() {
-            return Err(DropReason::Malformed);
-        }
-        packet = Packet::of(skb);
-    }
-    let Some(ethernet) = packet.ethernet() else { return Err(DropReason::Malformed) };
-    // SAFETY: `ethernet` has compared it with the end of the packet.
-    let ethertype = unsafe { (*ethernet).ethertype };
-    if ethertype == TPID_C.to_be() || ethertype == TPID_S.to_be() {
-        cold_path();
-        if !skb.tags_are_whole() {
-            return Err(DropReason::Malformed);
-        }
-    }
-    Ok(Weight::plain(skb.frame_bytes()))
 }
 
 /// The key of the frame's pair at its ingress port, in VLAN 0.
@@ -172,7 +128,6 @@ fn pair_of(skb: Skb, id: u32) -> Option<PairWords> {
 /// overtaken.
 #[inline(always)]
 fn disarm(id: u32, verdict: *mut PairVerdict) -> bool {
-    cold_path();
     let quiet = punt::is_quiet(id);
     if quiet {
         // SAFETY: an element of a map, found by a lookup.

@@ -6,7 +6,7 @@
 use aya_ebpf::bindings::__sk_buff;
 use aya_ebpf::helpers::bpf_skb_pull_data;
 use switch_common::MacAddr;
-use switch_common::wire::{self, Bytes, TAG_BYTES};
+use switch_common::wire::{Bytes, TAG_BYTES};
 
 /// Where the tag sits in a frame: behind the two addresses.
 const TAG_AT: usize = 12;
@@ -96,26 +96,22 @@ impl Skb {
 
     /// Makes the headers readable directly, when they are scattered. Invalidates every [`Packet`] of this buffer.
     #[inline(always)]
-    pub(crate) fn pull_headers(self) -> bool {
-        let len = self.len();
-        let wanted = if len < HEADER_BYTES_MAX { len } else { HEADER_BYTES_MAX };
-        // SAFETY: the context of a running classifier.
-        unsafe { bpf_skb_pull_data(self.0, wanted) == 0 }
+    pub(crate) fn pull_headers(self) {
+        // SAFETY: the context of a running classifier. Failure shows in what can be read afterwards.
+        unsafe { bpf_skb_pull_data(self.0, self.header_bytes()) };
     }
 
     /// Whether headers may lie where they cannot be read directly.
     #[inline(always)]
     pub(crate) fn is_scattered(self) -> bool {
-        let len = self.len();
-        let wanted = if len < HEADER_BYTES_MAX { len } else { HEADER_BYTES_MAX };
-        self.data() + wanted as usize > self.data_end()
+        self.data() + self.header_bytes() as usize > self.data_end()
     }
 
-    /// Whether the tags among the bytes are whole. An ordinary frame needs nothing else of them.
+    /// Bytes that headers may take.
     #[inline(always)]
-    pub(crate) fn tags_are_whole(self) -> bool {
-        wire::ethernet(&Packet::of(self)).is_ok()
-            || (self.is_scattered() && self.pull_headers() && wire::ethernet(&Packet::of(self)).is_ok())
+    fn header_bytes(self) -> u32 {
+        let len = self.len();
+        if len < HEADER_BYTES_MAX { len } else { HEADER_BYTES_MAX }
     }
 }
 

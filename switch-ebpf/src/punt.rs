@@ -5,34 +5,36 @@
 //! ring. The ring never overflows, so what the gates refuse is all that is lost, and each refusal has its reason.
 
 use aya_ebpf::helpers::generated::{bpf_ktime_get_ns, bpf_redirect, bpf_skb_vlan_push};
-use switch_common::{
-    DropReason, PUNT_TPID, PortBuckets, PortConfig, SETTING_PUNT, SETTING_PUNT_UNLIMITED, Settings, Way,
-};
+use switch_common::{DropReason, PUNT_TPID, PortBuckets, PortConfig, SETTING_PUNT, SETTING_PUNT_UNLIMITED, Way};
 
 use crate::booking::{add_shared, drop_frame};
-use crate::maps::{BRAIN, BUCKETS, PUNTS};
+use crate::maps::{BRAIN, BUCKETS, PORTS, PUNTS, SETTINGS};
 use crate::packet::Skb;
 
-/// Punts a frame that came in by port `id`, or drops it with the reason.
-#[inline(always)]
-pub(crate) fn punt(skb: Skb, id: u32, port: *const PortConfig, settings: &Settings, to_group: bool, bytes: u32) -> i32 {
-    if settings.flags & SETTING_PUNT == 0 {
-        return drop_frame(id, Way::Ingress, DropReason::BrainAbsent, bytes);
-    }
+/// Punts a frame that came in by port `id`, or drops it with the reason. A function of its own: what is punted waits for
+/// the brain anyway.
+#[inline(never)]
+pub(crate) fn punt(skb: Skb, id: u32, to_group: bool, bytes: u32) -> i32 {
+    let drop = |reason| drop_frame(id, Way::Ingress, reason, bytes);
+    let (Some(settings), Some(port)) = (SETTINGS.get_ptr(0), PORTS.get_ptr(id)) else { return drop(DropReason::Other) };
     let (Some(buckets), Some(punts)) = (BUCKETS.get_ptr_mut(id), PUNTS.get_ptr_mut(0)) else {
-        return drop_frame(id, Way::Ingress, DropReason::Other, bytes);
+        return drop(DropReason::Other);
     };
+    // SAFETY: an element of a map, found by a lookup.
+    let settings = unsafe { &*settings };
+    if settings.flags & SETTING_PUNT == 0 {
+        return drop(DropReason::BrainAbsent);
+    }
     if settings.flags & SETTING_PUNT_UNLIMITED == 0 && !conforms(buckets, port, to_group) {
-        let reason = if to_group { DropReason::FloodLimited } else { DropReason::PuntLimited };
-        return drop_frame(id, Way::Ingress, reason, bytes);
+        return drop(if to_group { DropReason::FloodLimited } else { DropReason::PuntLimited });
     }
     if in_flight(punts, 0) >= i64::from(settings.punt_in_flight_max) {
-        return drop_frame(id, Way::Ingress, DropReason::PuntLimited, bytes);
+        return drop(DropReason::PuntLimited);
     }
     // SAFETY: the context of a running classifier.
     if unsafe { bpf_skb_vlan_push(skb.0, PUNT_TPID.to_be(), id as u16) } != 0 {
         // No memory for a header: not punted, so booked as dropped.
-        return drop_frame(id, Way::Ingress, DropReason::Other, bytes);
+        return drop(DropReason::Other);
     }
     // SAFETY: the field of an element of a map, found by a lookup.
     add_shared(unsafe { &raw mut (*buckets).punted }, 1);
@@ -42,11 +44,11 @@ pub(crate) fn punt(skb: Skb, id: u32, port: *const PortConfig, settings: &Settin
 }
 
 /// Whether none of a port's frames is on its way through the brain, so that none can be overtaken.
-#[inline(always)]
+#[inline(never)]
 pub(crate) fn is_quiet(id: u32) -> bool {
     let Some(buckets) = BUCKETS.get_ptr_mut(id) else { return false };
     // SAFETY: the field of an element of a map, found by a lookup.
-    in_flight(unsafe { &raw const (*buckets).punted }, id) == 0
+    in_flight(unsafe { &raw const (*buckets).punted }, id) <= 0
 }
 
 /// Of `punted` frames those that the brain has not answered for, neither decided nor booked as lost with its

@@ -1,60 +1,70 @@
 //! What a frame weighs: its bytes, and for a super-frame the wire frames that it stands for.
+//!
+//! An ordinary frame is weighed in line. Everything else sits in functions of its own, so that it costs the ordinary
+//! frame neither registers nor cache lines.
 
-use switch_common::wire::{self, TAG_BYTES};
+use switch_common::wire::{self, TAG_BYTES, TPID_C, TPID_S};
 use switch_common::{DropReason, Tally};
 
 use crate::packet::{Packet, Skb};
+
+/// No fault: not the number of any reason.
+const SOUND: u8 = 0;
 
 /// A frame's weight.
 #[derive(Clone, Copy)]
 pub(crate) struct Weight {
     /// Bytes from the destination address on, tags included.
     pub(crate) bytes: u32,
+    /// The number of the reason to refuse the frame, or 0.
+    pub(crate) fault: u8,
     /// Wire frames beyond the first.
-    pub(crate) extra_frames: u32,
+    extra_frames: u32,
     /// Header bytes that each of those repeats.
-    pub(crate) header_bytes: u32,
-    /// The longest of its wire frames, tags not counted, or an upper bound of it: see [`Weight::exceeds`].
+    header_bytes: u32,
+    /// The longest of its wire frames, tags counted.
     longest_bytes: u32,
 }
 
 impl Weight {
-    /// An ordinary frame.
+    /// Weighs a frame, and finds what is cut short. `trusted`: a kernel made the offload request, so a super-frame that
+    /// does not parse is weighed by its link layer alone; a guest's is at fault.
     #[inline(always)]
-    pub(crate) fn plain(bytes: u32) -> Self {
-        Self { bytes, extra_frames: 0, header_bytes: 0, longest_bytes: bytes }
-    }
-
-    /// A super-frame. `trusted`: a kernel made the request, so one that does not parse is weighed by its link layer
-    /// alone; a guest's is refused.
-    #[inline(always)]
-    pub(crate) fn of_super_frame(skb: Skb, trusted: bool) -> Result<Self, DropReason> {
-        let answer = match weigh(skb, Packet::of(skb)) {
-            // What is missing may only be out of reach.
-            Err(_) if skb.is_scattered() && skb.pull_headers() => weigh(skb, Packet::of(skb)),
-            answer => answer,
-        };
-        match answer {
-            Err(DropReason::BadOffload) if trusted => by_link_layer(skb),
-            answer => answer,
+    pub(crate) fn of(skb: Skb, trusted: bool) -> Self {
+        let bytes = skb.frame_bytes();
+        let mut weight = Self { bytes, fault: SOUND, extra_frames: 0, header_bytes: 0, longest_bytes: bytes };
+        if skb.gso_size() != 0 {
+            let found = SuperWeight(weigh_super_frame(skb, trusted));
+            weight.fault = found.fault();
+            weight.extra_frames = found.extra_frames();
+            weight.header_bytes = found.header_bytes();
+            let one = weight.header_bytes + skb.gso_size();
+            if one < bytes {
+                weight.longest_bytes = one;
+            }
+            return weight;
         }
+        let ethertype = Packet::of(skb).ethernet().map_or(TPID_C.to_be(), |ethernet| {
+            // SAFETY: `ethernet` has compared it with the end of the packet.
+            unsafe { (*ethernet).ethertype }
+        });
+        // A tag among the bytes, or not even the bytes to tell.
+        if ethertype == TPID_C.to_be() || ethertype == TPID_S.to_be() {
+            weight.fault = fault_of_tags(skb);
+        }
+        weight
     }
 
     /// Whether a wire frame of it is longer than `frame_bytes_max`, tags not counted.
     #[inline(always)]
     pub(crate) fn exceeds(&self, frame_bytes_max: u32, skb: Skb) -> bool {
-        if self.longest_bytes <= frame_bytes_max {
-            return false;
-        }
-        // Rare: as long as its tags make it. They are counted only now.
-        let tags = wire::ethernet(&Packet::of(skb)).map_or(0, |headers| u32::from(headers.tags));
-        self.longest_bytes > frame_bytes_max + tags * TAG_BYTES as u32
+        self.longest_bytes > frame_bytes_max && self.longest_bytes > frame_bytes_max + tag_bytes(skb)
     }
 
     /// Adds it to a tally.
     #[inline(always)]
     pub(crate) fn book(&self, tally: *mut Tally) {
-        // SAFETY: `tally` lies in an element of a map, found by a lookup; one CPU runs one program at a time here.
+        // SAFETY: `tally` lies in an element of a per-CPU map, found by a lookup; one CPU runs one program at a time here.
         let tally = unsafe { &mut *tally };
         tally.frames += 1;
         tally.bytes += u64::from(self.bytes);
@@ -65,32 +75,70 @@ impl Weight {
     }
 }
 
-#[inline(always)]
-fn weigh(skb: Skb, packet: Packet) -> Result<Weight, DropReason> {
-    let bytes = skb.frame_bytes();
-    let headers = wire::ethernet(&packet)?;
-    let gso_size = skb.gso_size() as u16;
-    let segments = wire::segments(&packet, &headers, bytes, gso_size)?;
-    Ok(super_weight(bytes, segments.header_bytes, segments.wire_frames, gso_size))
-}
+/// What a function of its own finds of a super-frame, in the one register that it can answer with.
+#[derive(Clone, Copy)]
+struct SuperWeight(u64);
 
-/// A super-frame of a protocol that the parser does not know: what follows the tags is cut into segments.
-#[inline(always)]
-fn by_link_layer(skb: Skb) -> Result<Weight, DropReason> {
-    let bytes = skb.frame_bytes();
-    let header_bytes = wire::ethernet(&Packet::of(skb))?.payload_at as u32;
-    let gso_size = skb.gso_size() as u16;
-    let wire_frames = bytes.saturating_sub(header_bytes).div_ceil(u32::from(gso_size).max(1));
-    Ok(super_weight(bytes, header_bytes, wire_frames, gso_size))
-}
-
-#[inline(always)]
-fn super_weight(bytes: u32, header_bytes: u32, wire_frames: u32, gso_size: u16) -> Weight {
-    let one = header_bytes + u32::from(gso_size);
-    Weight {
-        bytes,
-        extra_frames: wire_frames.saturating_sub(1),
-        header_bytes,
-        longest_bytes: if one < bytes { one } else { bytes },
+impl SuperWeight {
+    fn new(header_bytes: u32, wire_frames: u32) -> Self {
+        Self(u64::from(wire_frames.saturating_sub(1)) << 32 | u64::from(header_bytes & 0xffff))
     }
+
+    fn refused(reason: DropReason) -> Self {
+        Self(u64::from(reason as u8) << 16)
+    }
+
+    #[inline(always)]
+    fn extra_frames(self) -> u32 {
+        (self.0 >> 32) as u32
+    }
+
+    #[inline(always)]
+    fn header_bytes(self) -> u32 {
+        self.0 as u32 & 0xffff
+    }
+
+    #[inline(always)]
+    fn fault(self) -> u8 {
+        (self.0 >> 16) as u8
+    }
+}
+
+#[inline(never)]
+fn weigh_super_frame(skb: Skb, trusted: bool) -> u64 {
+    if skb.is_scattered() {
+        // What cannot be pulled is found to be cut short.
+        skb.pull_headers();
+    }
+    let packet = Packet::of(skb);
+    let (bytes, gso_size) = (skb.frame_bytes(), skb.gso_size() as u16);
+    let found = match wire::ethernet(&packet) {
+        Err(reason) => SuperWeight::refused(reason),
+        Ok(headers) => match wire::segments(&packet, &headers, bytes, gso_size) {
+            Ok(segments) => SuperWeight::new(segments.header_bytes, segments.wire_frames),
+            Err(_) if trusted => {
+                let header_bytes = headers.payload_at as u32;
+                let payload_bytes = bytes.saturating_sub(header_bytes);
+                SuperWeight::new(header_bytes, payload_bytes.div_ceil(u32::from(gso_size).max(1)))
+            }
+            Err(reason) => SuperWeight::refused(reason),
+        },
+    };
+    found.0
+}
+
+/// Whether the tags among the bytes are whole: the number of the reason if not. An ordinary frame needs nothing else of
+/// them.
+#[inline(never)]
+fn fault_of_tags(skb: Skb) -> u8 {
+    if skb.is_scattered() {
+        skb.pull_headers();
+    }
+    wire::ethernet(&Packet::of(skb)).map_or_else(|reason| reason as u8, |_| SOUND)
+}
+
+/// Bytes of all tags, for the rare frame that is too long without them.
+#[inline(never)]
+fn tag_bytes(skb: Skb) -> u32 {
+    wire::ethernet(&Packet::of(skb)).map_or(0, |headers| u32::from(headers.tags) * TAG_BYTES as u32)
 }

@@ -118,11 +118,12 @@ async fn serve(runtime: &Runtime) -> Result<()> {
         Err(error) => Err(error.into()),
     };
     // The loop may have ended before; then there is nothing to stop.
+    let keep = runtime.on_stop == OnStop::Keep;
+    let left = handle.stop(keep).await;
     if commands.send(Command::Stop).is_err() {
         tracing::debug!("the loop had ended before");
     }
-    let keep = runtime.on_stop == OnStop::Keep;
-    handle.stop(keep).await?;
+    left?;
     if !keep {
         leave(runtime, &host).await?;
     }

@@ -84,7 +84,7 @@ impl<M: Medium, C: VerdictCache> Loop<M, C> {
             egress: Vec::with_capacity(PORT_SLOTS),
             idle: Vec::new(),
             next_sweep: None,
-            sweep_every: (aging / 8).clamp(Duration::from_millis(100), Duration::from_secs(60)),
+            sweep_every: (aging / 8).clamp(Duration::from_millis(100), Duration::from_mins(1)),
         }
     }
 
@@ -125,10 +125,11 @@ impl<M: Medium, C: VerdictCache> Loop<M, C> {
             }
         };
         let decision = forwarding::decide(&mut self.tables, ingress, &frame, now);
-        match decision.learned {
-            Learned::Moved { .. } => self.verdicts.forget_station(VlanId::default(), frame.source()),
-            Learned::Added { evicted: Some(station) } => self.verdicts.forget_station(station.vlan, station.mac),
-            _ => {}
+        if let Learned::Moved { .. } = decision.learned {
+            self.verdicts.forget_station(VlanId::default(), frame.source());
+        }
+        if let Learned::Added { evicted: Some(gone) } | Learned::Moved { evicted: Some(gone), .. } = decision.learned {
+            self.verdicts.forget_station(gone.vlan, gone.mac);
         }
         match decision.verdict {
             Verdict::Forward(egress) => {
@@ -200,7 +201,7 @@ impl<M: Medium, C: VerdictCache> Loop<M, C> {
 
     /// Sees to it that a sweep will come once there is a station that could age.
     fn arm_sweep(&mut self, now: Nanos) {
-        if self.next_sweep.is_none() && self.tables.fdb.len() > 0 {
+        if self.next_sweep.is_none() && !self.tables.fdb.is_empty() {
             self.next_sweep = Some(now + self.sweep_every);
         }
     }
@@ -227,7 +228,7 @@ impl<M: Medium, C: VerdictCache> Loop<M, C> {
             tables.fdb.expire(station.vlan, station.mac);
             self.verdicts.forget_station(station.vlan, station.mac);
         }
-        self.next_sweep = if tables.fdb.len() > 0 { Some(now + self.sweep_every) } else { None };
+        self.next_sweep = if tables.fdb.is_empty() { None } else { Some(now + self.sweep_every) };
     }
 }
 

@@ -86,7 +86,7 @@ impl Control {
         }
         for name in &diff.add {
             if let Some(spec) = find(name) {
-                self.add(spec, true).await.map_err(|error| named(name, error))?;
+                self.add(spec, true).await.map_err(|error| named(name, &error))?;
                 done.push(Done::Added(name.clone()));
             }
         }
@@ -99,14 +99,14 @@ impl Control {
     async fn remove_noting(&mut self, name: &PortName, done: &mut Vec<Done>) -> Result<(), ControlError> {
         let spec = self.port_named(name)?.spec.clone();
         done.push(Done::Removed(Box::new(spec)));
-        self.remove(name).await.map_err(|error| named(name, error))
+        self.remove(name).await.map_err(|error| named(name, &error))
     }
 
     async fn change_noting(&mut self, spec: PortSpec, done: &mut Vec<Done>) -> Result<(), ControlError> {
         let old = self.port_named(&spec.name)?.spec.clone();
         let name = spec.name.clone();
         done.push(Done::Changed(Box::new(old)));
-        self.change(spec).await.map_err(|error| named(&name, error))
+        self.change(spec).await.map_err(|error| named(&name, &error))
     }
 
     /// Changes a port: in place where the netdev stays as it is, else by detaching and attaching anew.
@@ -156,8 +156,8 @@ impl Control {
     }
 }
 
-fn named(name: &PortName, error: ControlError) -> ControlError {
-    let text = describe(name, &error);
+fn named(name: &PortName, error: &ControlError) -> ControlError {
+    let text = describe(name, error);
     match error {
         ControlError::NotFound(_) => ControlError::NotFound(text),
         ControlError::Exists(_) => ControlError::Exists(text),

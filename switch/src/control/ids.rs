@@ -35,12 +35,11 @@ impl Ids {
             }
         }
         let fresh = (1..=PORT_ID_MAX).find(|id| taken.get(usize::from(*id)) == Some(&false));
-        let id = match fresh {
-            Some(id) => id,
-            None => {
-                let gone = self.names.keys().find(|name| !exists(name))?.clone();
-                self.names.remove(&gone)?
-            }
+        let id = if let Some(id) = fresh {
+            id
+        } else {
+            let gone = self.names.keys().find(|name| !exists(name))?.clone();
+            self.names.remove(&gone)?
         };
         self.names.insert(name.clone(), id);
         PortId::new(id)

@@ -89,7 +89,7 @@ impl<M: Medium, C: VerdictCache> Loop<M, C> {
                 answer(done, ());
             }
             Command::RemovePort { port, done } => answer(done, self.remove_port(port)),
-            Command::Stations(done) => answer(done, self.tables.fdb.iter().cloned().collect()),
+            Command::Stations(done) => answer(done, self.tables.fdb.iter().copied().collect()),
             Command::AddStation { port, mac, done } => {
                 self.verdicts.forget_station(VlanId::default(), mac);
                 answer(done, self.tables.fdb.add_static(VlanId::default(), mac, port, now));

@@ -45,6 +45,7 @@ fn deciding_about_known_stations_allocates_nothing() {
         tables.set_port(PortView {
             id,
             up: true,
+            carrier: true,
             role: Role::Guest,
             macs: vec![MacAddr([2, 0, 0, 0, 0, 1]), MacAddr([2, 0, 0, 0, 0, 2])],
             station_limit: Some(16),

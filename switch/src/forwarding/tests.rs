@@ -21,6 +21,7 @@ fn view(id: u16) -> PortView {
     PortView {
         id: port(id),
         up: true,
+        carrier: true,
         role: Role::Guest,
         macs: Vec::new(),
         station_limit: Some(1024),

@@ -2,16 +2,13 @@
 //!
 //! The twin walks plain lists and keeps its flood buckets as tokens, so that it shares no line with what it judges.
 
-use std::time::Duration;
-
 use proptest::collection::vec;
 use proptest::prelude::*;
 
 use super::*;
-use crate::fdb::twin::{Twin as FdbTwin, pauses, ports, sorted, stations};
+use crate::fdb::twin::{Twin as FdbTwin, limits, pauses, ports, sorted, stations};
 use crate::frame::Offload;
 
-const LIMITS: FdbLimits = FdbLimits { stations_max: 16, aging: Duration::from_secs(6) };
 const VLAN: VlanId = VlanId(0);
 
 /// Nanoseconds' worth of flooding that a port may still cause, and when that was reckoned.
@@ -56,7 +53,8 @@ impl Twin {
     }
 
     fn flood_ports(&self, ingress: PortId) -> Vec<u16> {
-        let mut ids: Vec<u16> = self.ports.iter().filter(|(view, _)| view.up).map(|(view, _)| view.id.get()).collect();
+        let mut ids: Vec<u16> =
+            self.ports.iter().filter(|(view, _)| view.up && view.carrier).map(|(view, _)| view.id.get()).collect();
         ids.retain(|id| *id != ingress.get());
         ids.sort_unstable();
         ids
@@ -106,7 +104,7 @@ impl Twin {
             _ if destination.is_group() => self.flood(ingress, 0, frame.wire_frames(), now),
             None => self.flood(ingress, 1, frame.wire_frames(), now),
             Some(egress) if egress == ingress => Verdict::Drop(DropReason::Hairpin),
-            Some(egress) if self.view(egress).is_some_and(|view| view.up) => Verdict::Forward(egress),
+            Some(egress) if self.view(egress).is_some_and(|view| view.up && view.carrier) => Verdict::Forward(egress),
             Some(_) => Verdict::Drop(DropReason::PortDown),
         };
         let of_the_pair = matches!(verdict, Verdict::Forward(_) | Verdict::Drop(DropReason::Hairpin));
@@ -139,10 +137,11 @@ fn views() -> impl Strategy<Value = PortView> {
     let macs = prop_oneof![3 => Just(Vec::new()), 1 => vec(stations(), 0..20)];
     let limit = prop_oneof![1 => Just(None), 2 => (0..8_u32).prop_map(Some)];
     let rate = prop_oneof![Just(0_u32), Just(1), Just(3), Just(20), Just(2000)];
-    (ports(), prop::bool::weighted(0.8), role, macs, limit, rate).prop_map(
-        |(id, up, role, macs, station_limit, flood_per_sec)| PortView {
+    (ports(), (prop::bool::weighted(0.8), prop::bool::weighted(0.9)), role, macs, limit, rate).prop_map(
+        |(id, (up, carrier), role, macs, station_limit, flood_per_sec)| PortView {
             id,
             up,
+            carrier,
             role,
             macs,
             station_limit,
@@ -220,10 +219,12 @@ proptest! {
 
     /// 120 × 500 steps.
     #[test]
-    fn the_switch_decides_as_its_naive_twin(first in vec(views(), 4), story in vec((pauses(), steps()), 500)) {
+    fn the_switch_decides_as_its_naive_twin(
+        limits in limits(), first in vec(views(), 4), story in vec((pauses(), steps()), 500),
+    ) {
         let mut now = Nanos(7_000_000_000);
-        let mut tables = Tables::new(LIMITS);
-        let mut twin = Twin { fdb: FdbTwin::new(LIMITS), ports: Vec::new() };
+        let mut tables = Tables::new(limits);
+        let mut twin = Twin { fdb: FdbTwin::new(limits), ports: Vec::new() };
         for view in first {
             take(Step::SetPort(view), &mut tables, &mut twin, now)?;
         }

@@ -2,6 +2,9 @@
 //!
 //! The kernel does not wait for a slow listener, and neither does this: when its socket or our queue is full, what came
 //! meanwhile is thrown away and a single [`LinkEvent::Resync`] says so. Memory stays bounded however often a guest flaps.
+//!
+//! Everything is told at once but a lost carrier (a VMM that closed its tap): the kernel itself holds those back, for up to
+//! a second when there was one just before (`net/core/link_watch.c`).
 
 use futures_util::StreamExt as _;
 use netlink_packet_core::{NetlinkMessage, NetlinkPayload};

@@ -1,12 +1,10 @@
 //! Attaching and detaching leave no trace, and say what they found.
 
-use serde_json::Value;
-
 use super::super::attach::Host;
 use super::super::restore::{Restore, Undo};
-use super::super::spec::PortState;
+use super::super::spec::{IfName, PortState};
 use super::super::sys::{self, TapMode};
-use super::{all_links, in_new_netns, json, name, port, prepare, run};
+use super::{all_links, in_new_netns, json, links, name, port, prepare, run, soon};
 
 fn flags(netdev: &str) -> Vec<String> {
     let link = json(&format!("ip -d -j link show dev {netdev}"));
@@ -19,6 +17,11 @@ fn has(netdev: &str, flag: &str) -> bool {
 
 fn ipv6_off(netdev: &str) -> bool {
     std::fs::read_to_string(format!("/proc/sys/net/ipv6/conf/{netdev}/disable_ipv6")).unwrap().trim() == "1"
+}
+
+async fn state_is(host: &Host, netdev: &IfName, expected: PortState) -> Result<(), PortState> {
+    let state = host.look(netdev).await.unwrap().unwrap().state();
+    if state == expected { Ok(()) } else { Err(state) }
 }
 
 /// Netdevs in the states in which they may be found: never up, up, down again.
@@ -47,7 +50,7 @@ fn attach_and_release_leave_every_link_as_it_was() {
         for role in ["guest", "uplink"] {
             for netdev in ["a0", "a1", "a2", "a3", "a4"] {
                 for mtu in ["", "\nmtu = 1300", "\nmtu = 1000"] {
-                    let before = settled_links();
+                    let before = links();
                     let lines = format!("kind = 'netdev'\nnetdev = '{netdev}'\nrole = '{role}'{mtu}");
                     let attached = prepare(&host, &lines).await.unwrap();
                     host.activate(&attached).await.unwrap();
@@ -61,20 +64,11 @@ fn attach_and_release_leave_every_link_as_it_was() {
                     let text = serde_json::to_string(&attached.restore).unwrap();
                     let restore: Restore = serde_json::from_str(&text).unwrap();
                     host.release(&restore).await.unwrap();
-                    assert_eq!(before, settled_links(), "{lines}");
+                    assert_eq!(before, links(), "{lines}");
                 }
             }
         }
     });
-}
-
-/// `ip -d -j link`, the operational state left out: the kernel settles it later, by a work queue.
-fn settled_links() -> Value {
-    let mut links = json("ip -d -j link");
-    for link in links.as_array_mut().unwrap() {
-        link.as_object_mut().unwrap().remove("operstate");
-    }
-    links
 }
 
 #[test]
@@ -102,12 +96,12 @@ fn ipv6_addresses_of_a_forced_netdev_come_back() {
         run("ip link add six type veth peer name six-peer");
         run("ip link set six up");
         run("ip address add 2001:db8::1/64 dev six nodad");
-        let before = json("ip -d -j link");
+        let before = links();
         let attached = prepare(&host, "kind = 'netdev'\nnetdev = 'six'\nforce = true").await.unwrap();
         assert!(!run("ip address show dev six").contains("2001:db8::1"));
         host.release(&attached.restore).await.unwrap();
         assert!(run("ip address show dev six").contains("2001:db8::1/64"));
-        assert_eq!(before, json("ip -d -j link"));
+        assert_eq!(before, links());
     });
 }
 
@@ -142,7 +136,8 @@ fn a_tap_is_made_for_a_vmm_and_goes_with_its_port() {
         assert_eq!((&data["multi_queue"], &data["user"]), (&false.into(), &"nobody".into()));
         assert_eq!((&link[0]["ifalias"], &link[0]["qdisc"]), (&"weft weft-t port p".into(), &"noqueue".into()));
         assert!(!has("vm1", "UP") && has("vm1", "NOARP") && ipv6_off("vm1"));
-        assert_eq!(host.activate(&attached).await.unwrap(), PortState::NoCarrier);
+        host.activate(&attached).await.unwrap();
+        soon(async || state_is(&host, &attached.ifname, PortState::NoCarrier).await).await;
         let vmm = sys::open_tap(&name("vm1"), TapMode::CreateOrAdopt).unwrap();
         assert_eq!(host.look(&name("vm1")).await.unwrap().unwrap().state(), PortState::Up);
         drop(vmm);
@@ -171,11 +166,14 @@ fn a_later_daemon_adopts_without_touching() {
         let host = Host::connect().unwrap();
         for lines in ["kind = 'netdev'\nnetdev = 'a0'", "kind = 'host'\nifname = 'gw'", "kind = 'tap'\ntap = 'vm1'"] {
             let attached = prepare(&host, lines).await.unwrap();
-            let state = host.activate(&attached).await.unwrap();
-            let before = all_links();
+            host.activate(&attached).await.unwrap();
+            // The tap's maker has let go of it: only the pair has a carrier.
+            let expected = if lines.contains("gw") { PortState::Up } else { PortState::NoCarrier };
+            soon(async || state_is(&host, &attached.ifname, expected).await).await;
+            let before = links();
             let adopted = host.adopt(&port(lines), &attached.restore).await.unwrap().unwrap();
-            assert_eq!(before, all_links());
-            assert_eq!(adopted.state, state);
+            assert_eq!(before, links());
+            assert_eq!(adopted.state, expected);
             assert_eq!(
                 (adopted.ifindex, adopted.guest_offloads, adopted.peer_mac),
                 (attached.ifindex, attached.guest_offloads, attached.peer_mac)

@@ -5,6 +5,7 @@ use std::path::PathBuf;
 use std::process::Command;
 use std::sync::mpsc;
 use std::thread;
+use std::time::{Duration, Instant};
 
 use serde_json::Value;
 
@@ -95,8 +96,24 @@ fn json(command: &str) -> Value {
     serde_json::from_str(&run(command)).unwrap()
 }
 
+/// All links with their addresses; see [`links`].
 fn all_links() -> Value {
-    json("ip -d -j address")
+    settled("ip -d -j address")
+}
+
+/// All links.
+fn links() -> Value {
+    settled("ip -d -j link")
+}
+
+/// The operational state, and the flag that says the same, are left out: the kernel settles them later, by a work queue.
+fn settled(command: &str) -> Value {
+    let mut links = json(command);
+    for link in links.as_array_mut().unwrap() {
+        link.as_object_mut().unwrap().remove("operstate");
+        link["flags"].as_array_mut().unwrap().retain(|flag| flag != "NO-CARRIER");
+    }
+    links
 }
 
 fn name(text: &str) -> IfName {
@@ -106,6 +123,19 @@ fn name(text: &str) -> IfName {
 /// A port as the configuration file would have it: the lines of its `[[port]]` table.
 fn port(lines: &str) -> PortSpec {
     toml::from_str(&format!("name = \"p\"\norigin = \"command\"\n{lines}")).unwrap()
+}
+
+/// Tries until it succeeds, at most 5 s: a process forked by a test beside this one may hold a copy of our descriptors
+/// until it executes its program.
+async fn soon<T, E: std::fmt::Debug>(mut attempt: impl AsyncFnMut() -> Result<T, E>) -> T {
+    let deadline = Instant::now() + Duration::from_secs(5);
+    loop {
+        match attempt().await {
+            Ok(value) => return value,
+            Err(error) => assert!(Instant::now() < deadline, "not within 5 s: {error:?}"),
+        }
+        tokio::task::yield_now().await;
+    }
 }
 
 const PUNT_IFINDEX: u32 = 4242;

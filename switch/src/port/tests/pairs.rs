@@ -6,7 +6,7 @@ use serde_json::Value;
 
 use super::super::attach::Host;
 use super::super::spec::PortState;
-use super::{Elsewhere, all_links, in_new_netns, json, name, prepare, run};
+use super::{Elsewhere, all_links, in_new_netns, json, name, prepare, run, soon};
 
 fn inside(elsewhere: &Elsewhere, command: &str) -> Value {
     serde_json::from_str(&elsewhere.run(command)).unwrap()
@@ -80,14 +80,7 @@ fn a_namespace_is_found_by_its_name_and_by_a_process_id() {
         let mut child = Command::new("unshare").args(["-n", "cat"]).stdin(Stdio::piped()).spawn().unwrap();
         let lines = format!("kind = 'netns'\nnetns = '{}'\nifname = 'eth0'", child.id());
         // Until the child has unshared, its namespace is ours, and refused as such.
-        let deadline = std::time::Instant::now() + std::time::Duration::from_secs(5);
-        let attached = loop {
-            match prepare(&host, &lines).await {
-                Err(error) if std::time::Instant::now() > deadline => panic!("{error}"),
-                Err(_) => std::thread::yield_now(),
-                Ok(attached) => break attached,
-            }
-        };
+        let attached = soon(async || prepare(&host, &lines).await).await;
         host.activate(&attached).await.unwrap();
         drop(child.stdin.take());
         child.wait().unwrap();
@@ -120,7 +113,8 @@ fn the_containers_address_follows_a_change_and_ends_with_the_namespace() {
         elsewhere.run("ip link set eth0 address 02:00:00:00:00:09");
         assert_eq!(host.peer_mac(&spec).await.unwrap().unwrap().to_string(), "02:00:00:00:00:09");
         drop(elsewhere);
-        assert_eq!(host.peer_mac(&spec).await.unwrap(), None);
+        // Its thread has ended; the kernel takes its namespace apart by and by.
+        soon(async || host.peer_mac(&spec).await.unwrap().map_or(Ok(()), Err)).await;
         host.release(&attached.restore).await.unwrap();
     });
 }

@@ -9,7 +9,7 @@ use super::super::attach::Host;
 use super::super::medium::{FrameBuffer, Medium, TransmitError};
 use super::super::punt_tap::{PUNT_RING, PuntTap, PuntTapError};
 use super::super::sys::{self, TapMode};
-use super::{in_new_netns, json, name, run};
+use super::{in_new_netns, json, name, run, soon};
 use crate::frame::Offload;
 
 const HEADER: usize = 10;
@@ -180,7 +180,7 @@ fn the_punt_tap_is_quiet_long_and_outlives_its_daemon() {
         assert!(matches!(busy, PuntTapError::Busy { .. }), "{busy:?}");
 
         drop(punt);
-        let punt = PuntTap::open(&name("weft-t")).unwrap();
+        let punt = soon(async || PuntTap::open(&name("weft-t"))).await;
         host.raise_punt_tap(&punt).await.unwrap();
         assert_eq!(punt.ifindex(), ifindex);
         assert_eq!(json("ip -d -j link show dev weft-t")[0]["qdisc"], "noqueue");

@@ -7,9 +7,9 @@ use std::path::PathBuf;
 use std::process::{Child, Command, Stdio};
 use std::time::{Duration, Instant};
 
-use switch_common::{MacAddr, PairKey, PairVerdict, PortConfig, PortId, SETTING_PUNT, Settings};
+use switch_common::{MacAddr, PORT_UP, PairKey, PairVerdict, PortConfig, PortId, Settings};
 
-use crate::reflex::{Adopted, Hook, Reflex};
+use crate::reflex::{Adopted, Attachment, Hook, Reflex, VerdictMap};
 
 const INSIDE: &str = "WEFT_REFLEX_LAB";
 
@@ -21,6 +21,8 @@ pub(super) struct Lab {
 /// Goes inside for the named test: `None` outside, when the test has run there, or cannot.
 pub(super) fn enter(test: &str) -> Option<Lab> {
     if let Ok(name) = std::env::var(INSIDE) {
+        // Pins of our own, whatever this machine has mounted there.
+        run("mount -t bpf bpf /sys/fs/bpf");
         return Some(Lab { name });
     }
     let required = std::env::var("WEFT_TESTS_REQUIRE").is_ok_and(|list| list.split(',').any(|word| word == "bpf"));
@@ -30,15 +32,18 @@ pub(super) fn enter(test: &str) -> Option<Lab> {
         return None;
     }
     let outside = Outside::new(test);
-    let status = Command::new("nsenter")
+    let output = Command::new("nsenter")
         .arg(format!("--net=/run/netns/{}", outside.space("s")))
         .args(["unshare", "--mount", "--"])
         .arg(std::env::current_exe().unwrap())
         .args(["--exact", &format!("reflex::tests::{test}"), "--nocapture", "--test-threads=1"])
         .env(INSIDE, &outside.name)
-        .status()
+        .output()
         .unwrap();
-    assert!(status.success(), "{test} failed inside its namespace");
+    let said = String::from_utf8_lossy(&output.stdout);
+    eprint!("{said}{}", String::from_utf8_lossy(&output.stderr));
+    assert!(output.status.success(), "{test} failed inside its namespace");
+    assert!(said.contains("1 passed"), "there is no test {test}");
     None
 }
 
@@ -95,13 +100,9 @@ pub(super) const B: Station = Station {
     address: "198.18.0.2",
 };
 
-pub(super) const PUNT_TAP: &str = "punt";
-
 impl Lab {
     /// Both stations with a veth pair each, neighbours known, the host ends up and mute.
     pub(super) fn wire(&self) {
-        run(&format!("ip tuntap add {PUNT_TAP} mode tap"));
-        run(&format!("ip link set {PUNT_TAP} arp off up"));
         for (here, there) in [(A, B), (B, A)] {
             let space = self.space(here.space);
             let port = here.port;
@@ -133,10 +134,9 @@ impl Lab {
 
     /// Sets a command off in a station's namespace.
     pub(super) fn spawn(&self, station: Station, command: &str) -> Child {
-        let words = command.split_whitespace();
         Command::new("ip")
             .args(["netns", "exec", &self.space(station.space)])
-            .args(words)
+            .args(command.split_whitespace())
             .stdout(Stdio::piped())
             .spawn()
             .unwrap()
@@ -158,13 +158,7 @@ pub(super) fn run(command: &str) -> String {
 
 /// The number of an interface here.
 pub(super) fn ifindex(name: &str) -> u32 {
-    std::fs::read_to_string(format!("/proc/self/net/dev_snmp6/{name}")).map_or_else(
-        |_| {
-            let line = run(&format!("ip -o link show dev {name}"));
-            line.split(':').next().unwrap().trim().parse().unwrap()
-        },
-        |text| text.lines().next().unwrap().split_whitespace().last().unwrap().parse().unwrap(),
-    )
+    run(&format!("ip -o link show dev {name}")).split(':').next().unwrap().trim().parse().unwrap()
 }
 
 /// Waits until something holds, ten seconds at most.
@@ -176,31 +170,45 @@ pub(super) fn wait_for(what: &str, mut holds: impl FnMut() -> bool) {
     }
 }
 
-/// Settings with a generation, and a brain or none.
-pub(super) fn settings(generation: u32, punt: bool) -> Settings {
-    Settings {
-        punt_ifindex: ifindex(PUNT_TAP),
-        generation,
-        flags: if punt { SETTING_PUNT } else { 0 },
-        punt_in_flight_max: 100,
-    }
-}
-
-/// A port that is up and may punt without limit.
-pub(super) fn config(station: Station, flags: u32) -> PortConfig {
-    PortConfig {
-        ifindex: ifindex(station.port),
-        flags: switch_common::PORT_UP | flags,
-        punt_interval_ns: 0,
-        punt_ahead_ns: 1_000_000_000,
-        group_interval_ns: 0,
-        group_ahead_ns: 1_000_000_000,
-    }
+/// Settings without a brain.
+pub(super) fn settings() -> Settings {
+    Settings { punt_ifindex: 0, generation: 1, flags: 0, punt_in_flight_max: 0 }
 }
 
 /// The pair of what goes from one station to the other.
 pub(super) fn pair(from: Station, to: Station) -> PairKey {
     PairKey { destination: to.mac.0, source: from.mac.0, ingress: from.id.get(), vlan: 0 }
+}
+
+/// Tells a kernel half of both stations, and what to do with what goes between them.
+pub(super) fn teach(reflex: &mut Reflex, action: u8) -> VerdictMap {
+    let mut verdicts = reflex.verdicts().unwrap();
+    reflex.set_settings(settings()).unwrap();
+    for (here, there) in [(A, B), (B, A)] {
+        let ifindex = ifindex(here.port);
+        reflex.set_port(here.id, PortConfig { ifindex, flags: PORT_UP, ..PortConfig::default() }).unwrap();
+        reflex.link(ifindex, here.id).unwrap();
+        verdicts.insert(&pair(here, there), &forward(there, action)).unwrap();
+    }
+    verdicts
+}
+
+/// Attaches both stations' ports.
+pub(super) fn attach(reflex: &mut Reflex) -> [Attachment; 2] {
+    [A, B].map(|station| reflex.attach_port(station.id, station.port, ifindex(station.port)).unwrap())
+}
+
+/// A counter of a netdev's own, here or in a station's namespace.
+pub(super) fn netdev_counter(lab: &Lab, space: Option<Station>, netdev: &str, name: &str) -> u64 {
+    let path = format!("/sys/class/net/{netdev}/statistics/{name}");
+    match space {
+        Some(station) => lab.run(station, &format!("cat {path}")),
+        // The sysfs that is mounted here shows another namespace's netdevs.
+        None => run(&format!("ip netns exec {} cat {path}", lab.space("s"))),
+    }
+    .trim()
+    .parse()
+    .unwrap()
 }
 
 /// Forward to a station's port.

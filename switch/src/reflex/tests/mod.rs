@@ -1,7 +1,13 @@
 //! The programs in this kernel: on veth pairs in namespaces of their own, and one frame at a time by `BPF_PROG_TEST_RUN`.
 #![expect(clippy::unwrap_used, clippy::indexing_slicing, reason = "a test that panics has failed")]
 
+mod adoption;
+mod bench;
 mod lab;
+mod passing;
+mod refusals;
+mod tap;
+mod traffic;
 
 use aya::programs::Program;
 
