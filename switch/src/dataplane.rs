@@ -125,10 +125,11 @@ impl<M: Medium, C: VerdictCache> Loop<M, C> {
             }
         };
         let decision = forwarding::decide(&mut self.tables, ingress, &frame, now);
-        match decision.learned {
-            Learned::Moved { .. } => self.verdicts.forget_station(VlanId::default(), frame.source()),
-            Learned::Added { evicted: Some(station) } => self.verdicts.forget_station(station.vlan, station.mac),
-            _ => {}
+        if let Learned::Moved { .. } = decision.learned {
+            self.verdicts.forget_station(VlanId::default(), frame.source());
+        }
+        if let Learned::Added { evicted: Some(gone) } | Learned::Moved { evicted: Some(gone), .. } = decision.learned {
+            self.verdicts.forget_station(gone.vlan, gone.mac);
         }
         match decision.verdict {
             Verdict::Forward(egress) => {

@@ -127,7 +127,8 @@ fn show(demo: &Options, wait: impl FnOnce() -> Result<()>) -> Result<()> {
 
     say("\nWhat the switch saw:")?;
     stage.weft("port list")?;
-    stage.weft("ledger --settle")?;
+    let laws = stage.quietly("ledger --settle")?.lines().count().saturating_sub(1);
+    say(&format!("    {laws} laws hold: every frame that came in is accounted for"))?;
     if demo.exit {
         return Ok(());
     }
@@ -143,12 +144,13 @@ fn boot(demo: &Options, stage: &Stage) -> Result<Option<Guest>> {
     };
     let tap = format!("{}-g", demo.instance);
     stage.weft(&format!("port add guest --tap {tap} --mac {} --label kind=guest", guest::MAC))?;
-    let Some(guest) = Guest::boot(&tap, kernel, initrd, &format!("{GUEST}/24"), demo.guest_kvm)? else {
+    let (address, log) = (format!("{GUEST}/24"), stage.folder().join("qemu.log"));
+    let Some(mut guest) = Guest::boot(&tap, kernel, initrd, &address, log, demo.guest_kvm)? else {
         say("  (no Linux guest: qemu-system-x86_64 is not there; its tap waits for a VMM)")?;
         return Ok(None);
     };
     say("  a Linux guest boots under QEMU …")?;
-    let booted = talk::reach(GUEST, Duration::from_mins(2)).context("the guest did not come up")?;
+    let booted = talk::reach(GUEST, Duration::from_mins(2), || guest.check()).context("the guest did not come up")?;
     say(&format!("  … and answers after {:.1} s", booted.as_secs_f64()))?;
     Ok(Some(guest))
 }

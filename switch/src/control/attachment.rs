@@ -200,7 +200,7 @@ impl Control {
     }
 
     /// Takes back what [`Self::wire`] did; a step that was not done is no error.
-    async fn unwire(&mut self, id: PortId, attached: &Attached) {
+    pub(super) async fn unwire(&mut self, id: PortId, attached: &Attached) {
         if let Err(error) = self.commands.ask(|done| Command::RemovePort { port: id, done }).await {
             tracing::error!(%id, %error, "the loop could not be told");
         }

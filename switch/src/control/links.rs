@@ -61,7 +61,10 @@ impl Control {
             return self.renamed(name, &facts.name).await;
         }
         let state = facts.state();
-        if state == port.state && facts.mtu == attachment.attached.mtu {
+        // The container may have given its interface another address, and only unicast to that may enter directly.
+        let peer_mac = self.host.peer_mac(&port.spec).await.unwrap_or_default();
+        let known = &attachment.attached;
+        if state == port.state && facts.mtu == known.mtu && peer_mac == known.peer_mac {
             return;
         }
         tracing::info!(port = %name, ?state, mtu = facts.mtu, "netdev changed");
@@ -70,6 +73,7 @@ impl Control {
         if let Some(attachment) = &mut port.attachment {
             attachment.attached.mtu = facts.mtu;
             attachment.attached.state = state;
+            attachment.attached.peer_mac = peer_mac;
         }
         let (id, spec, attachment) = (port.id, port.spec.clone(), port.attachment.clone());
         self.show(id, &spec, state, attachment.as_ref().map(|attachment| &attachment.attached)).await;

@@ -123,7 +123,7 @@ impl Control {
     }
 
     /// Leaves. `keep`: everything stays as it is but new pairs, which nobody decides about any more. Otherwise every
-    /// netdev is given back as it was found and nothing of ours is left.
+    /// netdev is given back as it was found and nothing of ours is left, but a tap that a VMM holds open.
     pub async fn stop(&mut self, keep: bool) -> Result<(), ControlError> {
         if keep {
             let mut settings = self.reflex.settings()?;
@@ -134,8 +134,10 @@ impl Control {
         let names: Vec<_> = self.ports.keys().cloned().collect();
         for name in names {
             let Some(mut port) = self.ports.remove(&name) else { continue };
-            if let Err(error) = self.detach(&mut port).await {
-                tracing::warn!(port = %name, %error, "while giving the netdev back");
+            let Some(attachment) = port.attachment.take() else { continue };
+            self.unwire(port.id, &attachment.attached).await;
+            if let Err(error) = self.host.leave(&attachment.attached.restore).await {
+                tracing::warn!(port = %name, error = %errors::chain(&error), "while giving the netdev back");
             }
         }
         self.save()
@@ -149,7 +151,7 @@ pub async fn clear_away(host: &Host, pins: &std::path::Path, ports: &[SavedPort]
     for saved in ports {
         let Some(value) = &saved.restore else { continue };
         let released = match serde_json::from_value::<SavedAttachment>(value.clone()) {
-            Ok(attachment) => host.release(&attachment.restore).await.map_err(|error| errors::chain(&error)),
+            Ok(attachment) => host.leave(&attachment.restore).await.map_err(|error| errors::chain(&error)),
             Err(error) => Err(error.to_string()),
         };
         if let Err(error) = released {

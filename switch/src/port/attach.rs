@@ -178,6 +178,13 @@ impl Host {
         Ok(restore.run(&self.netlink).await?)
     }
 
+    /// As [`Self::release`], but a tap that a VMM holds open stays: its guest would lose its network for good, where it
+    /// can be attached again once there is a switch.
+    pub async fn leave(&self, restore: &Restore) -> Result<(), AttachError> {
+        let held = restore.netdev(&self.netlink).await?.is_some_and(|facts| facts.tun.is_some() && facts.carrier);
+        if held && restore.undo == Undo::Delete { Ok(()) } else { self.release(restore).await }
+    }
+
     /// The address the container's own interface has now; `None` for ports without a container, or when it is gone.
     pub async fn peer_mac(&self, spec: &PortSpec) -> Result<Option<MacAddr>, AttachError> {
         let Attachment::Netns { netns, ifname, .. } = &spec.attachment else { return Ok(None) };
@@ -235,7 +242,7 @@ impl Host {
         self.netlink.set(&format!("configuring '{}'", facts.name), flags).await
     }
 
-    /// Attaches a tap made for a VMM, or one that was made like it before and that nobody holds open.
+    /// Attaches a tap made for a VMM, or one that was made like it before; a VMM may hold it open already.
     async fn prepare_tap(
         &self,
         tap: &IfName,

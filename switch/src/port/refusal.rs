@@ -125,12 +125,6 @@ pub enum AttachError {
         /// What it is not.
         but: &'static str,
     },
-    /// A tap of that name exists, and a program holds it open.
-    #[error("a tap '{netdev}' exists already and a program holds it open; attach it as it is with --netdev {netdev}")]
-    Busy {
-        /// Its name.
-        netdev: IfName,
-    },
     /// A tap could not be made.
     #[error("making the tap '{netdev}': {source}; is /dev/net/tun there (modprobe tun)?")]
     Tap {
@@ -232,7 +226,6 @@ pub(super) fn check_tap(tap: &IfName, facts: &LinkFacts, owner: Option<u32>) -> 
         () if !tun.vnet_header => "and has no virtio-net header",
         () if tun.multi_queue => "and has several queues",
         () if tun.owner != owner => "and belongs to another user",
-        () if facts.carrier => return Err(AttachError::Busy { netdev: tap.clone() }),
         () => return Ok(()),
     };
     Err(AttachError::NotATap { netdev: tap.clone(), but })

@@ -166,7 +166,7 @@ const METHOD: &str = "\
 - **container to container**: two namespaces. Round trips are one byte over TCP between two pinned threads; bulk is
   iperf3, one stream, cubic; UDP counts datagrams that reached the receiver's UDP layer, whether it read them or its
   full buffer refused them.
-- **user space only**: `--datapath userspace`, where no verdict is cached. Bulk keeps 16 super-frames of 45 segments on
+- **user space only**: `--datapath userspace`, where no verdict is cached. Bulk keeps 32 super-frames of 45 segments on
   their way; a lost or cut frame ends the run. Round trips are 60-byte frames, both ends asleep until one comes.
 - **first frame**: a new station sends to another that only announced itself, and sends on every 10 µs. The punt
   tap's netdev counter says how many of these frames the brain was handed; the first one after them went by a cached

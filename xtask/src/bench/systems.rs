@@ -121,7 +121,7 @@ impl Weft {
         let name = format!("wb{}{slot}", std::process::id() % 100_000);
         let state = Folder(std::env::temp_dir().join(format!("weftbench-{name}")));
         let mut command = Command::new(binary);
-        command.args(["--name", &name, "run", "--datapath", datapath, "--on-stop", "remove", "--log-level", "warn"]);
+        command.args(["--name", &name, "run", "--datapath", datapath, "--on-stop", "remove", "--log-level", "error"]);
         command.args(["--metrics", "off"]).arg("--state-dir").arg(&state.0);
         if let Some(file) = file {
             command.arg("-c").arg(file);

@@ -35,29 +35,36 @@ pub fn write_cost(a: &Station, b: &mut Station, frame: &[u8], burst: usize, burs
     Ok(f64_of(cpu)? / f64_of(frames)?)
 }
 
-/// Gigabits per second of super-frames from one tap to the other, with at most 16 on their way, as TCP's window would
-/// have it. A frame that is lost or cut is an error: the window never comes back.
+/// Gigabits per second of super-frames from one tap to the other, with at most 32 on their way, as TCP's window would
+/// have it; who has nothing to do sleeps. A frame that is lost or cut is an error: the window never comes back.
 pub fn bulk(a: &Station, b: &mut Station, time: Duration) -> Result<f64> {
-    const WINDOW: u64 = 16;
+    const WINDOW: u64 = 32;
     let frame = tap::super_frame(a.mac(), b.mac());
     let received = AtomicU64::new(0);
     let done = AtomicBool::new(false);
     thread::scope(|scope| {
-        let sink = scope.spawn(|| -> Result<()> {
+        let writer = scope.spawn(|| {
+            pin(0)?;
+            source(a, &frame, &received, WINDOW, time)
+        });
+        let wake = writer.thread().clone();
+        let (received, done) = (&received, &done);
+        let sink = scope.spawn(move || -> Result<()> {
             pin(1)?;
             while !done.load(Ordering::Relaxed) {
                 let count = b.drain(SUPER_BYTES)?;
                 received.fetch_add(count as u64, Ordering::Release);
+                wake.unpark();
                 if count == 0 {
                     wait(b.file())?;
                 }
             }
             Ok(())
         });
-        let sent = pinned(0, || source(a, &frame, &received, WINDOW, time));
+        let rate = writer.join();
         done.store(true, Ordering::Relaxed);
         sink.join().ok().context("the receiver panicked")??;
-        sent
+        rate.ok().context("the sender panicked")?
     })
 }
 
@@ -74,7 +81,7 @@ fn source(a: &Station, frame: &[u8], received: &AtomicU64, window: u64, time: Du
         } else if moved.elapsed() > Duration::from_secs(2) {
             bail!("{} of {sent} super-frames are lost or cut", sent - received.load(Ordering::Acquire));
         } else {
-            thread::yield_now();
+            thread::park_timeout(Duration::from_millis(100));
         }
     }
     let bits = f64_of(i64::try_from(sent)?)? * f64_of(i64::try_from(SUPER_BYTES)?)? * 8.0;
@@ -145,7 +152,8 @@ pub fn first_verdict(system: &System, a: &mut Station, b: &mut Station, number: 
     }
     until(Duration::from_secs(1), || Ok((b.drain(60)? == 0).then_some(())))?;
     let handed = system.punted()? - before;
-    let first = written.get(usize::try_from(handed)?).context("no verdict within two milliseconds")?;
+    // None within two milliseconds is at least that; a median can live with it.
+    let first = written.get(usize::try_from(handed)?).copied().unwrap_or_else(|| start.elapsed());
     Ok(first.as_secs_f64() * 1e6)
 }
 

@@ -1,9 +1,10 @@
 //! The demo's Linux guest: QEMU on a tap that the switch made.
 
-use std::path::Path;
+use std::fs::{self, File};
+use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
 
-use anyhow::Result;
+use anyhow::{Context, Result, bail};
 
 use super::stage::Running;
 
@@ -12,12 +13,20 @@ pub(super) const MAC: &str = "52:54:00:77:00:0d";
 
 /// A guest that ends with its guard.
 pub(super) struct Guest {
-    _running: Running,
+    running: Running,
+    log: PathBuf,
 }
 
 impl Guest {
     /// Boots it; `None` when there is no QEMU.
-    pub(super) fn boot(tap: &str, kernel: &Path, initrd: &Path, address: &str, kvm: bool) -> Result<Option<Self>> {
+    pub(super) fn boot(
+        tap: &str,
+        kernel: &Path,
+        initrd: &Path,
+        address: &str,
+        log: PathBuf,
+        kvm: bool,
+    ) -> Result<Option<Self>> {
         let mut command = Command::new("qemu-system-x86_64");
         command.args(["-accel", if kvm { "kvm" } else { "tcg" }]);
         command.args(["-m", "192", "-display", "none", "-monitor", "none", "-serial", "null", "-no-reboot"]);
@@ -26,9 +35,20 @@ impl Guest {
         command.args(["-netdev", &format!("tap,id=net0,ifname={tap},script=no,downscript=no")]);
         // No boot ROM: the guest does not boot from the network, and the ROM is a package of its own.
         command.args(["-device", &format!("virtio-net-pci,netdev=net0,mac={MAC},romfile=")]);
+        command.stdout(Stdio::null());
         if Command::new("qemu-system-x86_64").arg("-version").stdout(Stdio::null()).status().is_err() {
             return Ok(None);
         }
-        Ok(Some(Self { _running: Running::start(&mut command)? }))
+        command.stderr(File::create(&log).with_context(|| log.display().to_string())?);
+        Ok(Some(Self { running: Running::start(&mut command)?, log }))
+    }
+
+    /// Fails when QEMU has ended, with its last words.
+    pub(super) fn check(&mut self) -> Result<()> {
+        if let Err(ended) = self.running.check() {
+            let words = fs::read_to_string(&self.log).unwrap_or_default();
+            bail!("QEMU did not stay: {ended}: {}", words.trim());
+        }
+        Ok(())
     }
 }

@@ -92,16 +92,28 @@ impl Stage {
 
     /// Shows a command, runs it, and shows what it printed. Words are separated by spaces.
     pub(super) fn weft(&self, line: &str) -> Result<()> {
-        super::say(&format!("  $ weft --name {} {line}", self.name))?;
-        let text = output(Command::new(&self.binary).args(["--name", &self.name]).args(line.split(' ')))?;
+        let text = self.quietly(line)?;
         text.lines().try_for_each(|line| super::say(&format!("    {line}")))
+    }
+
+    /// Shows a command, runs it, and answers with what it printed.
+    pub(super) fn quietly(&self, line: &str) -> Result<String> {
+        super::say(&format!("  $ weft --name {} {line}", self.name))?;
+        output(Command::new(&self.binary).args(["--name", &self.name]).args(line.split(' ')))
+    }
+
+    /// Where the demo may leave files until it ends.
+    pub(super) fn folder(&self) -> PathBuf {
+        PathBuf::from(STATE).join(&self.name)
     }
 }
 
 impl Drop for Stage {
     fn drop(&mut self) {
         drop(self.running.take());
-        drop(std::fs::remove_dir_all(PathBuf::from(STATE).join(&self.name)));
+        drop(std::fs::remove_dir_all(self.folder()));
+        // It stays while another demo uses it.
+        drop(std::fs::remove_dir(STATE));
     }
 }
 

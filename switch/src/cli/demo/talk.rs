@@ -94,10 +94,14 @@ pub(super) fn ping(from: Option<&Namespace>, address: &str) -> Result<String> {
     time.context("ping says no time")
 }
 
-/// Waits until an address answers the host's ping, and says how long that took.
-pub(super) fn reach(address: &str, patience: Duration) -> Result<Duration> {
+/// Waits until an address answers the host's ping and serves a page, as long as `check` has nothing against it, and says
+/// how long that took.
+pub(super) fn reach(address: &str, patience: Duration, mut check: impl FnMut() -> Result<()>) -> Result<Duration> {
     let start = Instant::now();
-    until(patience, || Ok(output(Command::new("ping").args(["-n", "-c", "1", "-w", "1", address])).ok()))?;
+    until(patience, || {
+        check()?;
+        Ok(output(Command::new("ping").args(["-n", "-c", "1", "-w", "1", address])).ok())
+    })?;
     until(patience, || Ok(fetch(None, address).ok()))?;
     Ok(start.elapsed())
 }
