@@ -15,8 +15,12 @@ fn acquainted(daemon: &Daemon) -> Result<(Station, Station)> {
     let (a, b) = (topology::station(daemon, "a")?, topology::station(daemon, "b")?);
     b.send(&Builder::new(frames::station(2), MacAddr::BROADCAST).number(0).build())?;
     a.receive_until(wait::SOON, |frame| frames::number_of(frame) == Some(0))?;
-    there(&a, &b).pump(500)?;
-    back(&a, &b).pump(500)?;
+    there(&a, &b).pump(499)?;
+    back(&a, &b).pump(499)?;
+    // A verdict is followed from the first frame on that finds nothing of its port in flight: this one.
+    daemon.settle()?;
+    there(&a, &b).pump(1)?;
+    back(&a, &b).pump(1)?;
     Ok((a, b))
 }
 
