@@ -125,12 +125,16 @@ pub fn segments<B: Bytes + ?Sized>(
         PROTOCOL_UDP => 8,
         _ => return Err(bad),
     };
+    #[expect(
+        clippy::cast_possible_truncation,
+        reason = "at most three tags, five IP headers of 2 KiB and a TCP header"
+    )]
     let header_bytes = (l4_at + l4_bytes) as u32;
     if header_bytes > frame_bytes {
         return Err(bad);
     }
     let payload = frame_bytes - header_bytes;
-    let wire_frames = payload.div_ceil(gso_size as u32);
+    let wire_frames = payload.div_ceil(u32::from(gso_size));
     Ok(Segments { header_bytes, wire_frames: if wire_frames == 0 { 1 } else { wire_frames } })
 }
 

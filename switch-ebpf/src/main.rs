@@ -34,7 +34,7 @@ use switch_common::{
 
 use booking::{drop_by_number, drop_frame};
 use maps::{COUNTERS, LINKS, LINKS_HIGH, PORTS, PairWords, SETTINGS, VERDICTS};
-use packet::{Packet, Skb};
+use packet::{Packet, RawEthernet, Skb};
 use weight::Weight;
 
 /// What a port sends: counted, then forwarded by its pair's verdict, or punted.
@@ -64,11 +64,11 @@ fn port_ingress(ctx: TcContext) -> i32 {
         return drop_frame(id, Way::Ingress, DropReason::Malformed, weight.bytes);
     };
     // SAFETY: an element of a map; read before the verdict whose generation is compared with it.
-    let generation_now = unsafe { (&raw const (*settings).generation).read_volatile() };
+    let settings = unsafe { settings.read_volatile() };
     if let Some(verdict) = VERDICTS.get_ptr_mut(pair) {
         // SAFETY: an element of a map, found by a lookup.
-        let (generation, action) = unsafe { ((*verdict).generation, (*verdict).action) };
-        if generation == generation_now && (action & VERDICT_ARMED == 0 || disarm(id, verdict)) {
+        let PairVerdict { generation, action, .. } = unsafe { *verdict };
+        if generation == settings.generation && (action & VERDICT_ARMED == 0 || disarm(id, verdict)) {
             return repeat(skb, id, counters, verdict, &weight);
         }
     }
@@ -120,7 +120,7 @@ fn port_of(ifindex: u32) -> u32 {
 fn pair_of(skb: Skb, id: u32) -> Option<PairWords> {
     let ethernet = Packet::of(skb).ethernet()?;
     // SAFETY: `ethernet` has compared it with the end of the packet.
-    let (first, second) = unsafe { ((*ethernet).first, (*ethernet).second) };
+    let RawEthernet { first, second, .. } = unsafe { *ethernet };
     Some([first, u64::from(second) | u64::from(id) << 32])
 }
 

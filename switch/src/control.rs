@@ -1,1 +1,125 @@
-//! (to be written)
+//! Control: the one owner of the port table. It makes ports on the host, tells the reflex and the loop about them, and
+//! answers the API.
+//!
+//! ```text
+//! API, reload, netlink ─▶ Handle ─▶ Control ─┬─▶ Host     netdevs: create, set up, restore
+//!                                            ├─▶ Reflex   maps and programs
+//!                                            └─▶ Commands the loop's tables
+//! ```
+//!
+//! **Invariant**: a netdev forwards only while the loop and the reflex know its port: both are told before the program is
+//! attached, and the program is gone before they forget. **Invariant**: a step that fails undoes the steps before it.
+//! **Invariant**: what has to be undone on the host is on disk before it is done anywhere else.
+
+mod accounts;
+mod apply;
+mod attachment;
+mod errors;
+mod handle;
+mod ids;
+mod links;
+mod stop;
+
+use std::collections::BTreeMap;
+use std::sync::Arc;
+
+use switch_common::PortId;
+
+use crate::config::Runtime;
+use crate::dataplane::thread::Commands;
+use crate::port::attach::Host;
+use crate::port::{PortName, PortSpec, PortState};
+use crate::reflex::{BrainPage, Reflex};
+use crate::state::{SavedPort, StateFile, Store};
+
+pub use crate::api::ControlError;
+use attachment::Attachment;
+pub use handle::Handle;
+use ids::Ids;
+pub use stop::clear_away;
+
+/// A port as control keeps it.
+#[derive(Debug)]
+struct Port {
+    id: PortId,
+    spec: PortSpec,
+    state: PortState,
+    /// Why it is not up, when the state alone does not say.
+    problem: Option<String>,
+    /// The netdev it is attached to; none while it is absent or failed.
+    attachment: Option<Attachment>,
+}
+
+/// What control is made of; see [`Control::new`].
+pub struct Parts {
+    /// What the daemon was told.
+    pub runtime: Runtime,
+    /// The netlink connection.
+    pub host: Host,
+    /// The kernel half.
+    pub reflex: Reflex,
+    /// The way to the loop.
+    pub commands: Commands,
+    /// Where the state is kept.
+    pub store: Store,
+    /// What was kept.
+    pub saved: StateFile,
+    /// The punt tap's interface index.
+    pub punt_ifindex: u32,
+}
+
+/// The port table and everything it is connected to.
+pub struct Control {
+    runtime: Runtime,
+    host: Host,
+    reflex: Reflex,
+    brain: Arc<BrainPage>,
+    commands: Commands,
+    store: Store,
+    saved: StateFile,
+    ids: Ids,
+    ports: BTreeMap<PortName, Port>,
+    punt_ifindex: u32,
+}
+
+impl Control {
+    /// An empty port table; [`Self::adopt`] and [`Self::apply`] fill it.
+    pub fn new(parts: Parts) -> Self {
+        let Parts { runtime, host, reflex, commands, store, saved, punt_ifindex } = parts;
+        let ids = Ids::new(saved.names.clone());
+        let brain = reflex.brain();
+        Self { runtime, host, reflex, brain, commands, store, saved, ids, ports: BTreeMap::new(), punt_ifindex }
+    }
+
+    fn port_mut(&mut self, name: &PortName) -> Result<&mut Port, ControlError> {
+        self.ports.get_mut(name).ok_or_else(|| errors::no_such_port(name))
+    }
+
+    fn port_named(&self, name: &PortName) -> Result<&Port, ControlError> {
+        self.ports.get(name).ok_or_else(|| errors::no_such_port(name))
+    }
+
+    fn give_id(&mut self, name: &PortName) -> Option<PortId> {
+        let ports = &self.ports;
+        self.ids.give(name, |other| ports.contains_key(other))
+    }
+
+    fn name_of(&self, id: PortId) -> Option<&PortName> {
+        self.ports.iter().find(|(_, port)| port.id == id).map(|(name, _)| name)
+    }
+
+    /// Writes the port table to disk.
+    fn save(&mut self) -> Result<(), ControlError> {
+        self.saved.names = self.ids.names().clone();
+        self.saved.ports = self
+            .ports
+            .values()
+            .map(|port| SavedPort {
+                id: port.id.get(),
+                spec: port.spec.clone(),
+                restore: port.attachment.as_ref().and_then(|attachment| serde_json::to_value(attachment.saved()).ok()),
+            })
+            .collect();
+        self.store.save(&self.saved).map_err(|error| ControlError::Failed(error.to_string()))
+    }
+}

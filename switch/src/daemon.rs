@@ -1,1 +1,239 @@
-//! (to be written)
+//! Start, run, reload, stop: wires the rooms together.
+//!
+//! ```text
+//! lock ─▶ state ─▶ reflex (adopt maps) ─▶ punting off, grace ─▶ punt tap ─▶ book what died with an earlier brain
+//!      ─▶ loop ─▶ punting on ─▶ adopt ports ─▶ file's ports ─▶ API ─▶ ready ─▶ events … ─▶ stop
+//! ```
+//!
+//! **Why punting is off at first**: what an earlier brain never settled is punted − settled, and that is only a number
+//! when no program adds to it. So programs are told that nobody listens, the kernel's grace period ends those that have
+//! not heard it, and then the difference is booked as unobserved.
+
+mod down;
+mod lock;
+mod reload;
+
+use std::io;
+
+use anyhow::{Context, Result, anyhow};
+use switch_common::{MacAddr, PortId, SETTING_PUNT, SETTING_PUNT_UNLIMITED, Settings, VlanId};
+use tokio::net::TcpListener;
+use tokio::signal::unix::{SignalKind, signal};
+use tokio::sync::{oneshot, watch};
+
+use crate::api::server::Socket;
+use crate::api::web;
+use crate::config::{self, Datapath, OnStop, Runtime};
+use crate::control::{Control, Handle, Parts};
+use crate::dataplane::Loop;
+use crate::dataplane::commands::Command;
+use crate::dataplane::thread::{Commands, now, spawn};
+use crate::dataplane::verdicts::{NoCache, VerdictIndex};
+use crate::fdb::{Fdb, FdbLimits};
+use crate::forwarding::Tables;
+use crate::port::attach::Host;
+use crate::port::monitor;
+use crate::port::punt_tap::{PUNT_RING, PuntTap};
+use crate::reflex::{self, Reflex};
+use crate::state::{self, StateFile, Store};
+
+pub use down::down;
+
+/// Frames on their way to the brain at most: the punt tap's ring, less what several processors may add at once.
+const PUNT_IN_FLIGHT_MAX: u32 = PUNT_RING - 256;
+
+/// Where an instance's maps and links are pinned.
+fn pins(name: &crate::port::IfName) -> std::path::PathBuf {
+    std::path::Path::new("/sys/fs/bpf/weft").join(name.as_str())
+}
+
+/// Runs until told to stop.
+///
+/// # Errors
+/// Why it could not start, or what ended it.
+pub fn run(runtime: &Runtime) -> Result<()> {
+    tokio::runtime::Builder::new_current_thread().enable_all().build()?.block_on(serve(runtime))
+}
+
+async fn serve(runtime: &Runtime) -> Result<()> {
+    let mut lock = lock::take(&runtime.name)?;
+    let store = Store::new(&runtime.state_dir);
+    let boot_id = state::boot_id()?;
+    let mut saved = store.load()?.unwrap_or_else(|| StateFile::new(boot_id.clone()));
+    let same_boot = saved.boot_id == boot_id;
+    saved.boot_id = boot_id;
+    // Whatever can be refused is asked for before anything is changed on the host.
+    let socket = Socket::bind(&runtime.socket)?;
+    let health = match runtime.metrics {
+        Some(address) => Some(TcpListener::bind(address).await.with_context(|| {
+            format!("cannot listen on {address} for metrics; choose another address with --metrics, or --metrics off")
+        })?),
+        None => None,
+    };
+
+    let host = Host::connect()?;
+    let events = monitor::watch()?;
+    let Started { reflex, commands, ended, punt_ifindex } = match start(runtime, &host).await {
+        Ok(started) => started,
+        Err(error) => {
+            if runtime.on_stop == OnStop::Remove && saved.ports.is_empty() {
+                leave(runtime, &host).await?;
+            }
+            return Err(error);
+        }
+    };
+    let parts = Parts {
+        runtime: runtime.clone(),
+        host: host.clone(),
+        reflex,
+        commands: commands.clone(),
+        store,
+        saved,
+        punt_ifindex,
+    };
+    let mut control = Control::new(parts);
+    control.adopt(same_boot).await;
+    let begun = control.begin(&runtime.ports).await;
+    let handle = Handle::new(control);
+
+    let outcome = match begun {
+        Ok(()) => {
+            let (stop, stopped) = watch::channel(false);
+            let api = tokio::spawn(socket.serve(handle.clone(), told(stopped.clone())));
+            let health = health.map(|listener| tokio::spawn(web::serve(listener, handle.clone(), told(stopped))));
+            handle.set_ready(true);
+            lock.say_ready()?;
+            let (name, datapath, socket) = (&runtime.name, runtime.datapath, runtime.socket.display());
+            tracing::info!(%name, %datapath, %socket, "ready");
+            let outcome = watch_over(runtime, &handle, events, ended).await;
+            handle.set_ready(false);
+            tracing::info!(%name, "stopping");
+            stop.send_replace(true);
+            api.await?;
+            if let Some(health) = health {
+                health.await?;
+            }
+            outcome
+        }
+        Err(error) => Err(error.into()),
+    };
+    // The loop may have ended before; then there is nothing to stop.
+    let keep = runtime.on_stop == OnStop::Keep;
+    let left = handle.stop(keep).await;
+    if commands.send(Command::Stop).is_err() {
+        tracing::debug!("the loop had ended before");
+    }
+    left?;
+    if !keep {
+        leave(runtime, &host).await?;
+    }
+    outcome
+}
+
+/// Comes to an end when the daemon is told to stop.
+async fn told(mut stopped: watch::Receiver<bool>) {
+    // The sender lives as long as the daemon; its end is an end too.
+    drop(stopped.wait_for(|stop| *stop).await);
+}
+
+/// Removes what is the instance's own once its ports are gone: pins, programs, the punt tap.
+async fn leave(runtime: &Runtime, host: &Host) -> Result<()> {
+    Reflex::remove(&pins(&runtime.name))?;
+    host.remove_punt_tap(&runtime.name).await?;
+    Ok(())
+}
+
+/// Follows events and signals until one of them ends the daemon.
+async fn watch_over(
+    runtime: &Runtime,
+    handle: &Handle,
+    mut events: tokio::sync::mpsc::Receiver<monitor::LinkEvent>,
+    mut ended: oneshot::Receiver<io::Result<()>>,
+) -> Result<()> {
+    let mut terminate = signal(SignalKind::terminate())?;
+    let mut interrupt = signal(SignalKind::interrupt())?;
+    let mut hangup = signal(SignalKind::hangup())?;
+    loop {
+        tokio::select! {
+            event = events.recv() => match event {
+                Some(event) => handle.follow(event).await,
+                None => return Err(anyhow!("the kernel closed the subscription to link events")),
+            },
+            _ = hangup.recv() => reload::reload(runtime, handle).await,
+            _ = terminate.recv() => return Ok(()),
+            _ = interrupt.recv() => return Ok(()),
+            outcome = &mut ended => {
+                return match outcome {
+                    Ok(Ok(())) | Err(_) => Err(anyhow!("the forwarding loop has ended")),
+                    Ok(Err(error)) => {
+                        Err(anyhow!(error).context("the punt tap is gone; start the daemon again to make a new one"))
+                    }
+                };
+            }
+        }
+    }
+}
+
+/// What a start yields.
+struct Started {
+    reflex: Reflex,
+    commands: Commands,
+    ended: oneshot::Receiver<io::Result<()>>,
+    punt_ifindex: u32,
+}
+
+/// Loads or adopts the reflex, makes or adopts the punt tap, and starts the loop between them.
+async fn start(runtime: &Runtime, host: &Host) -> Result<Started> {
+    let (mut reflex, adopted) = Reflex::open(&pins(&runtime.name), hook(runtime.hook))?;
+    tracing::info!(?adopted, "reflex");
+    let mut settings = reflex.settings()?;
+    settings.flags = 0;
+    reflex.set_settings(settings)?;
+    Reflex::grace()?;
+
+    let tap = PuntTap::open(&runtime.name)?;
+    let punt_ifindex = tap.ifindex();
+    let lost = reflex.book_unobserved()?;
+    if lost > 0 {
+        tracing::warn!(frames = lost, "frames on their way to the brain died with an earlier daemon (brain_restart)");
+    }
+    let limits = FdbLimits { stations_max: runtime.stations_max, aging: runtime.aging };
+    let mut tables = Tables::new(limits);
+    let brain = reflex.brain();
+    let (tell, ended) = oneshot::channel();
+    let userspace = runtime.datapath == Datapath::Userspace;
+    let generation = settings.generation.max(1) + u32::from(userspace);
+    host.raise_punt_tap(&tap).await?;
+    let (commands, thread) = if userspace {
+        spawn(Loop::new(tap, NoCache, tables, brain, runtime.aging), tell)?
+    } else {
+        let index = VerdictIndex::adopt(reflex.verdicts()?, generation);
+        relearn(&mut tables.fdb, &index);
+        spawn(Loop::new(tap, index, tables, brain, runtime.aging), tell)?
+    };
+    // The loop says through `ended` how it ended; the thread itself has nothing more to tell.
+    drop(thread);
+    reflex.attach_inject(runtime.name.as_str(), punt_ifindex)?;
+    let flags = SETTING_PUNT | if userspace { SETTING_PUNT_UNLIMITED } else { 0 };
+    reflex.set_settings(Settings { punt_ifindex, generation, flags, punt_in_flight_max: PUNT_IN_FLIGHT_MAX })?;
+    Ok(Started { reflex, commands, ended, punt_ifindex })
+}
+
+/// The verdicts of an earlier brain say where its stations live.
+fn relearn(fdb: &mut Fdb, verdicts: &VerdictIndex) {
+    let at = now();
+    for (key, verdict) in verdicts.iter() {
+        let lives = [(key.source, key.ingress), (key.destination, verdict.egress)];
+        for (mac, port) in lives.into_iter().filter_map(|(mac, port)| Some((mac, PortId::new(port)?))) {
+            fdb.learn(VlanId(key.vlan), MacAddr(mac), port, None, at);
+        }
+    }
+}
+
+fn hook(asked: config::Hook) -> reflex::Hook {
+    match asked {
+        config::Hook::Auto => reflex::Hook::Auto,
+        config::Hook::Tcx => reflex::Hook::Tcx,
+        config::Hook::Clsact => reflex::Hook::Clsact,
+    }
+}

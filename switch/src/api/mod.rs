@@ -1,1 +1,90 @@
-//! (to be written)
+//! HTTP and JSON over a unix socket, and health over TCP.
+//!
+//! [`schema`] is what is said, [`routes`] where, [`server`] to whom (peer credentials, limits, timeouts), [`client`] how
+//! the commands ask, [`web`] the TCP listener. What answers is a [`Control`]: the daemon's, or a fake in tests. Requests
+//! are untrusted: a peer that sends garbage, too much or nothing costs one of a limited number of connections for a
+//! limited time.
+
+pub mod client;
+pub mod schema;
+pub mod server;
+pub mod web;
+
+mod follow;
+mod input;
+mod limits;
+mod peer;
+mod routes;
+
+#[cfg(test)]
+pub(crate) mod fake;
+#[cfg(test)]
+mod tests;
+
+use std::time::Duration;
+
+use crate::config;
+use crate::port::spec::{Mac, PortName, PortSpec};
+use schema::{Diff, DropInfo, LedgerReport, PortInfo, StationInfo, Status};
+
+pub use limits::Limits;
+pub use routes::openapi;
+
+/// Why the switch did not do what it was asked. The message says what to do.
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+pub enum ControlError {
+    /// There is no such thing (404, exit code 4).
+    #[error("{0}")]
+    NotFound(String),
+    /// It exists already (409, exit code 5).
+    #[error("{0}")]
+    Exists(String),
+    /// It cannot be asked for (422, exit code 1).
+    #[error("{0}")]
+    Invalid(String),
+    /// It was tried and went wrong (500, exit code 1).
+    #[error("{0}")]
+    Failed(String),
+}
+
+/// What the API asks of the switch. Cheap to clone.
+pub trait Control: Clone + Send + Sync + 'static {
+    /// Every port, by name.
+    fn ports(&self) -> impl Future<Output = Vec<PortInfo>> + Send;
+    /// One port.
+    fn port(&self, name: &PortName) -> impl Future<Output = Result<PortInfo, ControlError>> + Send;
+    /// Adds and attaches a port. `may_exist`: an equal one is no error. `wait`: a missing netdev is waited for.
+    fn add_port(
+        &self,
+        spec: PortSpec,
+        may_exist: bool,
+        wait: bool,
+    ) -> impl Future<Output = Result<PortInfo, ControlError>> + Send;
+    /// Detaches and removes a port.
+    fn remove_port(&self, name: &PortName, if_exists: bool) -> impl Future<Output = Result<(), ControlError>> + Send;
+    /// Makes the ports of origin `file` (`prune`: all ports) be these, all or nothing.
+    fn apply(
+        &self,
+        ports: Vec<PortSpec>,
+        dry_run: bool,
+        prune: bool,
+    ) -> impl Future<Output = Result<Diff, ControlError>> + Send;
+    /// What runs, in the file's form.
+    fn export(&self) -> impl Future<Output = config::File> + Send;
+    /// Every station.
+    fn stations(&self) -> impl Future<Output = Vec<StationInfo>> + Send;
+    /// Pins a station to a port.
+    fn add_station(&self, port: PortName, mac: Mac) -> impl Future<Output = Result<(), ControlError>> + Send;
+    /// Forgets a station, learnt or static.
+    fn remove_station(&self, mac: Mac) -> impl Future<Output = Result<(), ControlError>> + Send;
+    /// Forgets what was learnt, of one port or of all; says how many stations that were.
+    fn flush(&self, port: Option<PortName>) -> impl Future<Output = Result<u64, ControlError>> + Send;
+    /// The laws; with `settle` after waiting so long at most for quiet.
+    fn ledger(&self, settle: Option<Duration>) -> impl Future<Output = LedgerReport> + Send;
+    /// What did not arrive, by port, side and reason; only what is not zero.
+    fn drops(&self) -> impl Future<Output = Vec<DropInfo>> + Send;
+    /// The daemon itself.
+    fn status(&self) -> impl Future<Output = Status> + Send;
+    /// Whether it forwards.
+    fn is_ready(&self) -> bool;
+}

@@ -1,6 +1,182 @@
-//! What the user typed.
+//! What the user typed: one file per subcommand, each with its options and what it does.
+//!
+//! Commands other than `run` and `check` ask the daemon ([`crate::api::client`]). Results go to stdout, everything else to
+//! stderr. Exit codes: 0 done, 1 failed, 2 wrong usage, 3 no daemon, 4 not found, 5 exists already.
+
+mod apply;
+#[cfg(test)]
+mod asks;
+mod check;
+mod demo;
+mod doctor;
+mod down;
+mod drops;
+mod export;
+mod fdb;
+mod generate;
+mod ledger;
+mod log;
+mod output;
+mod port;
+mod run;
+#[cfg(test)]
+mod tests;
+
+use std::io;
+use std::path::{Path, PathBuf};
+use std::process::ExitCode;
+
+use clap::error::ErrorKind;
+use clap::{Args, CommandFactory, Parser, Subcommand};
+
+use crate::api::ControlError;
+use crate::api::client::{Client, ClientError};
+use crate::config::{Config, ConfigError, NAME, socket_path};
+use crate::port::spec::IfName;
+use output::Format;
+
+/// An intra-host virtual network switch that shows what it does.
+#[derive(Debug, Parser)]
+#[command(name = "weft", version, color = clap::ColorChoice::Never, max_term_width = 100)]
+#[command(arg_required_else_help = true, disable_help_subcommand = true)]
+#[command(after_help = "Exit codes: 0 done, 1 failed, 2 wrong usage, 3 no daemon, 4 not found, 5 exists already.")]
+struct Cli {
+    #[command(flatten)]
+    global: Global,
+    #[command(subcommand)]
+    command: Command,
+}
+
+/// What every command takes.
+#[derive(Args, Debug)]
+#[command(next_help_heading = "Global options")]
+struct Global {
+    /// The instance
+    #[arg(long, global = true, value_name = "NAME", default_value = NAME)]
+    name: IfName,
+    /// The daemon's socket [default: /run/weft/NAME.sock]
+    #[arg(long, global = true, value_name = "PATH", env = "WEFT_SOCKET", hide_env_values = true)]
+    socket: Option<PathBuf>,
+    /// How results are printed
+    #[arg(short, long, global = true, value_name = "FORMAT", default_value = "table", hide_possible_values = true)]
+    #[arg(help = "How results are printed: table, wide, json or jsonl")]
+    output: Format,
+}
+
+#[derive(Debug, Subcommand)]
+enum Command {
+    Run(run::Options),
+    Down(down::Options),
+    Check(check::Options),
+    Apply(apply::Options),
+    Export(export::Options),
+    #[command(subcommand)]
+    Port(port::Command),
+    Fdb(fdb::Options),
+    Ledger(ledger::Options),
+    Drops(drops::Options),
+    Doctor(doctor::Options),
+    Demo(demo::Options),
+    #[command(subcommand, hide = true)]
+    Generate(generate::Command),
+}
+
+impl Global {
+    fn socket(&self) -> PathBuf {
+        self.socket.clone().unwrap_or_else(|| socket_path(&self.name))
+    }
+
+    fn client(&self) -> Client {
+        Client::new(&self.socket())
+    }
+}
 
 /// Parses the command line and runs it.
-pub fn main() -> std::process::ExitCode {
-    std::process::ExitCode::FAILURE
+pub fn main() -> ExitCode {
+    let cli = match Cli::try_parse() {
+        Ok(cli) => cli,
+        Err(e) => return usage(&e),
+    };
+    match dispatch(cli) {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(e) if is_broken_pipe(&e) => ExitCode::SUCCESS,
+        Err(e) => {
+            output::complain(&message(&e));
+            ExitCode::from(exit_code(&e))
+        }
+    }
+}
+
+fn dispatch(cli: Cli) -> anyhow::Result<()> {
+    let global = cli.global;
+    match cli.command {
+        Command::Run(options) => run::run(&global, options),
+        Command::Down(options) => down::run(&global, &options),
+        Command::Check(options) => check::run(&global, &options),
+        Command::Apply(options) => wait_for(apply::run(&global, &options)),
+        Command::Export(_) => wait_for(export::run(&global)),
+        Command::Port(command) => wait_for(port::run(&global, command)),
+        Command::Fdb(options) => wait_for(fdb::run(&global, options)),
+        Command::Ledger(options) => wait_for(ledger::run(&global, &options)),
+        Command::Drops(options) => wait_for(drops::run(&global, &options)),
+        Command::Doctor(_) => doctor::run(&global),
+        Command::Demo(options) => demo::run(&options),
+        Command::Generate(command) => generate::run(Cli::command(), &command),
+    }
+}
+
+/// Runs one question to its answer.
+fn wait_for(question: impl Future<Output = anyhow::Result<()>>) -> anyhow::Result<()> {
+    tokio::runtime::Builder::new_current_thread().enable_all().build()?.block_on(question)
+}
+
+/// Help and version are answers; everything else that clap says is a wrong usage.
+fn usage(error: &clap::Error) -> ExitCode {
+    let text = error.to_string();
+    if error.use_stderr() {
+        output::complain(
+            text.strip_prefix("error: ").unwrap_or("what is to be done? One of the commands below").trim_end(),
+        );
+        if error.kind() == ErrorKind::DisplayHelpOnMissingArgumentOrSubcommand {
+            output::explain(&text);
+        }
+        return ExitCode::from(2);
+    }
+    match output::print(&text) {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(e) if e.kind() == io::ErrorKind::BrokenPipe => ExitCode::SUCCESS,
+        Err(_) => ExitCode::FAILURE,
+    }
+}
+
+/// An error with its causes, less those that its message tells already.
+fn message(error: &anyhow::Error) -> String {
+    error.chain().map(ToString::to_string).fold(String::new(), |said, cause| match said.as_str() {
+        "" => cause,
+        text if text.contains(&cause) => said,
+        text => format!("{text}: {cause}"),
+    })
+}
+
+fn exit_code(error: &anyhow::Error) -> u8 {
+    if let Some(ControlError::NotFound(_)) = error.downcast_ref() {
+        return 4;
+    }
+    match error.downcast_ref::<ClientError>() {
+        Some(ClientError::Unreachable { .. }) => 3,
+        Some(ClientError::Refused { status: 404, .. }) => 4,
+        Some(ClientError::Refused { status: 409, .. }) => 5,
+        Some(ClientError::Refused { .. } | ClientError::Garbled(_)) | None => 1,
+    }
+}
+
+fn is_broken_pipe(error: &anyhow::Error) -> bool {
+    error.downcast_ref::<io::Error>().is_some_and(|e| e.kind() == io::ErrorKind::BrokenPipe)
+}
+
+/// Reads a configuration file and checks it.
+fn read_config(path: &Path) -> Result<Config, ConfigError> {
+    let text =
+        std::fs::read_to_string(path).map_err(|source| ConfigError::Unreadable { path: path.to_owned(), source })?;
+    Config::parse(path, &text)
 }

@@ -1,1 +1,21 @@
-//! (to be written)
+//! The configuration: what a file may say ([`file`]), which values it takes ([`values`]), and what the program runs on
+//! ([`runtime`]).
+//!
+//! Pure: text in, values out. Every refusal names line and column and says what would be right. One description serves
+//! the file, the command line and the API ([`PortTable`]), so a port that one of them takes is a port that all take.
+
+mod file;
+mod port_table;
+mod runtime;
+mod values;
+
+pub use file::{Config, ConfigError, File, MetricsTable, SwitchTable};
+pub use port_table::{Fault, FloodRate, Mtu, PortTable, StationLimit, placed};
+pub use runtime::{
+    AGING_SECS, Datapath, DatapathChoice, Hook, LogFormat, LogLevel, METRICS_LISTEN, Metrics, NAME, OnStop, Runtime,
+    STATE_DIR, STATIONS_MAX, socket_path, state_dir,
+};
+pub use values::{Bounded, Cidr, Netns, StationMac};
+
+#[cfg(test)]
+mod tests;

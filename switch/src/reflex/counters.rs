@@ -25,6 +25,14 @@ impl Reflex {
         self.maps.drops.get(&u32::from(id.get()), 0).map_err(ReflexError::map("DROPS"))
     }
 
+    /// Drops of frames that belong to no port (slot 0).
+    ///
+    /// # Errors
+    /// The kernel's.
+    pub fn strangers(&self) -> Result<PortDrops, ReflexError> {
+        self.maps.drops.get(&0, 0).map_err(ReflexError::map("DROPS"))
+    }
+
     /// A port's punt bucket; its `punted` is what it has handed to the brain.
     ///
     /// # Errors

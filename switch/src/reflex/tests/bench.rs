@@ -44,12 +44,8 @@ impl Bench {
 
     /// Changes the settings; before the change they are those of a brain that takes a hundred frames at once.
     pub(super) fn settings(&mut self, change: impl FnOnce(&mut Settings)) {
-        let mut settings = Settings {
-            punt_ifindex: ifindex("punt"),
-            generation: 1,
-            flags: SETTING_PUNT,
-            punt_in_flight_max: 100,
-        };
+        let mut settings =
+            Settings { punt_ifindex: ifindex("punt"), generation: 1, flags: SETTING_PUNT, punt_in_flight_max: 100 };
         change(&mut settings);
         self.reflex.set_settings(settings).unwrap();
     }

@@ -1,8 +1,6 @@
 //! What passes, byte for byte, by verdict and by the brain; and what it weighs.
 
-use switch_common::{
-    DropReason, PORT_GUEST_OFFLOADS, PairVerdict, Tally, VERDICT_ARMED, VERDICT_FORWARD, Way,
-};
+use switch_common::{DropReason, PORT_GUEST_OFFLOADS, PairVerdict, Tally, VERDICT_ARMED, VERDICT_FORWARD, Way};
 
 use super::bench::{Bench, PLAIN, frame, id, pair};
 use super::lab::enter;

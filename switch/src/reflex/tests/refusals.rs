@@ -1,8 +1,6 @@
 //! Every reason for which the kernel half drops a frame, provoked; each beside a frame that passes.
 
-use switch_common::{
-    DropReason, PORT_UP, PortConfig, SETTING_PUNT, SETTING_PUNT_UNLIMITED, VERDICT_DROP, Way,
-};
+use switch_common::{DropReason, PORT_UP, PortConfig, SETTING_PUNT, SETTING_PUNT_UNLIMITED, VERDICT_DROP, Way};
 
 use super::bench::{Bench, PLAIN, frame, id, mac};
 use super::lab::{enter, ifindex};
@@ -57,7 +55,8 @@ fn a_cut_tag_among_the_bytes_is_malformed() {
 fn a_dropping_verdict_drops_with_its_reason() {
     let Some(lab) = enter("refusals::a_dropping_verdict_drops_with_its_reason") else { return };
     let mut bench = Bench::new(&lab);
-    for reason in [DropReason::SpoofedSource, DropReason::GroupSource, DropReason::ReservedAddress, DropReason::Hairpin] {
+    for reason in [DropReason::SpoofedSource, DropReason::GroupSource, DropReason::ReservedAddress, DropReason::Hairpin]
+    {
         bench.decide(1, 2, |verdict| {
             verdict.action = VERDICT_DROP;
             verdict.reason = reason as u8;

@@ -25,7 +25,8 @@ pub(super) struct Tap {
 impl Tap {
     /// Opens the tap `name`, which takes and gives offload requests.
     pub(super) fn open(name: &str) -> Self {
-        let file = OpenOptions::new().read(true).write(true).custom_flags(libc::O_NONBLOCK).open("/dev/net/tun").unwrap();
+        let file =
+            OpenOptions::new().read(true).write(true).custom_flags(libc::O_NONBLOCK).open("/dev/net/tun").unwrap();
         let flags = u16::try_from(libc::IFF_TAP | libc::IFF_NO_PI | libc::IFF_VNET_HDR).unwrap();
         let mut request = Request { name: [0; libc::IFNAMSIZ], flags, padding: [0; 22] };
         request.name[..name.len()].copy_from_slice(name.as_bytes());

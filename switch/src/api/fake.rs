@@ -1,0 +1,169 @@
+//! A switch without a switch: answers the API from memory, for tests.
+
+#![expect(clippy::unwrap_used, reason = "tests")]
+
+use std::collections::BTreeMap;
+use std::sync::{Arc, Mutex, MutexGuard};
+use std::time::Duration;
+
+use super::schema::{Change, Diff, DropInfo, LawReport, LedgerReport, PortInfo, StationInfo, Status, Traffic};
+use super::{Control, ControlError};
+use crate::config::{File, PortTable};
+use crate::port::spec::{Mac, PortName, PortSpec, PortState};
+
+#[derive(Debug, Default)]
+pub(crate) struct World {
+    pub(crate) specs: BTreeMap<PortName, PortSpec>,
+    pub(crate) stations: Vec<StationInfo>,
+    pub(crate) drops: Vec<DropInfo>,
+    pub(crate) is_ready: bool,
+    pub(crate) settled: Option<Duration>,
+    pub(crate) is_unbalanced: bool,
+}
+
+#[derive(Clone, Debug, Default)]
+pub(crate) struct Fake(Arc<Mutex<World>>);
+
+impl Fake {
+    pub(crate) fn world(&self) -> MutexGuard<'_, World> {
+        self.0.lock().unwrap()
+    }
+}
+
+/// What such a port would look like.
+pub(crate) fn info(spec: &PortSpec) -> PortInfo {
+    PortInfo {
+        name: spec.name.clone(),
+        id: 1,
+        kind: spec.attachment.kind().to_owned(),
+        role: spec.role,
+        origin: spec.origin,
+        netdev: "weft-test".to_owned(),
+        ifindex: Some(7),
+        state: PortState::Up,
+        problem: None,
+        mtu: Some(1500),
+        macs: spec.macs.clone(),
+        labels: spec.labels.clone(),
+        ingress: Traffic { frames: 3, wire_frames: 12, bytes: 9000, wire_bytes: 9600 },
+        egress: Traffic::default(),
+        drops: BTreeMap::from([("flood_limited".to_owned(), 5)]),
+    }
+}
+
+fn no_port(name: &PortName) -> ControlError {
+    ControlError::NotFound(format!("there is no port '{name}'; see `weft port list`"))
+}
+
+impl Control for Fake {
+    async fn ports(&self) -> Vec<PortInfo> {
+        self.world().specs.values().map(info).collect()
+    }
+
+    async fn port(&self, name: &PortName) -> Result<PortInfo, ControlError> {
+        self.world().specs.get(name).map(info).ok_or_else(|| no_port(name))
+    }
+
+    async fn add_port(&self, spec: PortSpec, may_exist: bool, _: bool) -> Result<PortInfo, ControlError> {
+        let mut world = self.world();
+        match world.specs.get(&spec.name) {
+            Some(old) if may_exist && *old == spec => {}
+            Some(_) => return Err(ControlError::Exists(format!("there is a port '{}' already", spec.name))),
+            None => {
+                world.specs.insert(spec.name.clone(), spec.clone());
+            }
+        }
+        Ok(info(&spec))
+    }
+
+    async fn remove_port(&self, name: &PortName, if_exists: bool) -> Result<(), ControlError> {
+        match self.world().specs.remove(name) {
+            None if !if_exists => Err(no_port(name)),
+            _ => Ok(()),
+        }
+    }
+
+    async fn apply(&self, ports: Vec<PortSpec>, dry_run: bool, prune: bool) -> Result<Diff, ControlError> {
+        let mut world = self.world();
+        let wanted: BTreeMap<_, _> = ports.into_iter().map(|spec| (spec.name.clone(), spec)).collect();
+        let mut diff = Diff { applied: !dry_run, ..Diff::default() };
+        for (name, spec) in &wanted {
+            match world.specs.get(name) {
+                None => diff.add.push(name.clone()),
+                Some(old) if old != spec => diff.change.push(Change { name: name.clone(), what: Vec::new() }),
+                Some(_) => {}
+            }
+        }
+        if prune {
+            diff.remove = world.specs.keys().filter(|name| !wanted.contains_key(*name)).cloned().collect();
+        }
+        if !dry_run {
+            world.specs.extend(wanted);
+            world.specs.retain(|name, _| !diff.remove.contains(name));
+        }
+        Ok(diff)
+    }
+
+    async fn export(&self) -> File {
+        let port = self.world().specs.values().map(|spec| PortTable::try_from(spec).unwrap()).collect();
+        File { port, ..File::default() }
+    }
+
+    async fn stations(&self) -> Vec<StationInfo> {
+        self.world().stations.clone()
+    }
+
+    async fn add_station(&self, port: PortName, mac: Mac) -> Result<(), ControlError> {
+        let mut world = self.world();
+        if !world.specs.contains_key(&port) {
+            return Err(no_port(&port));
+        }
+        world.stations.push(StationInfo { mac, vlan: 0, port, is_static: true, age_secs: 0, moves: 0 });
+        Ok(())
+    }
+
+    async fn remove_station(&self, mac: Mac) -> Result<(), ControlError> {
+        let mut world = self.world();
+        let before = world.stations.len();
+        world.stations.retain(|station| station.mac != mac);
+        if world.stations.len() == before { Err(ControlError::NotFound(format!("no station {mac}"))) } else { Ok(()) }
+    }
+
+    async fn flush(&self, port: Option<PortName>) -> Result<u64, ControlError> {
+        let mut world = self.world();
+        let before = world.stations.len();
+        world.stations.retain(|station| port.as_ref().is_some_and(|port| station.port != *port));
+        Ok((before - world.stations.len()) as u64)
+    }
+
+    async fn ledger(&self, settle: Option<Duration>) -> LedgerReport {
+        let mut world = self.world();
+        world.settled = settle;
+        let holds = !world.is_unbalanced;
+        let law = LawReport { law: "L1".into(), what: "web1".into(), left: 1, right: 1, holds, note: None };
+        LedgerReport { holds, quiet: true, laws: vec![law] }
+    }
+
+    async fn drops(&self) -> Vec<DropInfo> {
+        self.world().drops.clone()
+    }
+
+    async fn status(&self) -> Status {
+        Status {
+            name: "weft-test".to_owned(),
+            pid: std::process::id(),
+            version: "0.0.0".to_owned(),
+            datapath: "kernel".to_owned(),
+            hook: "tcx".to_owned(),
+            uptime_secs: 1,
+            ready: self.is_ready(),
+            config: None,
+            ports: 0,
+            stations: 0,
+        }
+    }
+
+    fn is_ready(&self) -> bool {
+        self.world().is_ready
+    }
+}

@@ -1,0 +1,220 @@
+//! Where things are: every path of the API, what it takes and what it answers.
+
+use std::time::Duration;
+
+use axum::extract::{Path, State};
+use axum::http::{StatusCode, header};
+use axum::response::{IntoResponse, Response};
+use axum::routing::{delete, get, post};
+use axum::{Json, Router};
+use utoipa::OpenApi;
+
+use super::follow::{Followers, follow_drops};
+use super::input::{Input, Options, Refusal};
+use super::schema::{
+    AddPort, Apply, Diff, DropInfo, Flush, Flushed, Follow, LedgerReport, NewStation, PortInfo, Problem, RemovePort,
+    Settle, StationInfo, Status,
+};
+use super::{Control, ControlError};
+use crate::config::{PortTable, StationMac};
+use crate::port::spec::{Origin, PortName, PortSpec};
+
+/// Longest time a ledger may wait for quiet.
+const SETTLE_SECS_MAX: u64 = 600;
+
+#[derive(OpenApi)]
+#[openapi(
+    info(title = "Weft", description = "An intra-host virtual network switch: its ports, stations, drops and ledger."),
+    paths(
+        status,
+        list_ports,
+        show_port,
+        add_port,
+        remove_port,
+        apply,
+        config,
+        list_stations,
+        add_station,
+        remove_station,
+        flush,
+        ledger,
+        drops
+    ),
+    components(schemas(PortSpec, Problem))
+)]
+struct Document;
+
+/// The `OpenAPI` document, as JSON.
+pub fn openapi() -> String {
+    Document::openapi().to_pretty_json().expect("a document made of derived schemas is JSON")
+}
+
+/// What a handler knows.
+#[derive(Clone)]
+pub(super) struct Room<C> {
+    pub(super) control: C,
+    pub(super) followers: Followers,
+}
+
+type Answer<T> = Result<Json<T>, Refusal>;
+
+/// Every route.
+pub(super) fn router<C: Control>(control: C, followers: Followers) -> Router {
+    Router::new()
+        .route("/openapi.json", get(document))
+        .route("/v1/status", get(status::<C>))
+        .route("/v1/ports", get(list_ports::<C>).post(add_port::<C>))
+        .route("/v1/ports/{name}", get(show_port::<C>).delete(remove_port::<C>))
+        .route("/v1/apply", post(apply::<C>))
+        .route("/v1/config", get(config::<C>))
+        .route("/v1/stations", get(list_stations::<C>).post(add_station::<C>).delete(flush::<C>))
+        .route("/v1/stations/{mac}", delete(remove_station::<C>))
+        .route("/v1/ledger", get(ledger::<C>))
+        .route("/v1/drops", get(drops::<C>))
+        .fallback(async || Refusal::new(StatusCode::NOT_FOUND, "no such path; see /openapi.json".to_owned()))
+        .method_not_allowed_fallback(async || {
+            Refusal::new(StatusCode::METHOD_NOT_ALLOWED, "no such method here; see /openapi.json".to_owned())
+        })
+        .with_state(Room { control, followers })
+}
+
+async fn document() -> Response {
+    ([(header::CONTENT_TYPE, "application/json")], openapi()).into_response()
+}
+
+/// The daemon itself.
+#[utoipa::path(get, path = "/v1/status", responses((status = 200, body = Status)))]
+async fn status<C: Control>(State(room): State<Room<C>>) -> Json<Status> {
+    Json(room.control.status().await)
+}
+
+/// Every port.
+#[utoipa::path(get, path = "/v1/ports", responses((status = 200, body = Vec<PortInfo>)))]
+async fn list_ports<C: Control>(State(room): State<Room<C>>) -> Json<Vec<PortInfo>> {
+    Json(room.control.ports().await)
+}
+
+/// One port.
+#[utoipa::path(get, path = "/v1/ports/{name}", params(("name" = String, Path, description = "The port")),
+    responses((status = 200, body = PortInfo), (status = 404, body = Problem)))]
+async fn show_port<C: Control>(State(room): State<Room<C>>, Path(name): Path<String>) -> Answer<PortInfo> {
+    Ok(Json(room.control.port(&port_name(&name)?).await?))
+}
+
+/// Adds and attaches a port; its origin is `command`, whatever the body says.
+#[utoipa::path(post, path = "/v1/ports", params(AddPort), request_body = PortSpec,
+    responses((status = 200, body = PortInfo), (status = 409, body = Problem), (status = 422, body = Problem)))]
+async fn add_port<C: Control>(
+    State(room): State<Room<C>>,
+    Options(options): Options<AddPort>,
+    Input(spec): Input<PortSpec>,
+) -> Answer<PortInfo> {
+    let spec = checked(&spec, Origin::Command)?;
+    Ok(Json(room.control.add_port(spec, options.may_exist, options.wait).await?))
+}
+
+/// Detaches and removes a port.
+#[utoipa::path(delete, path = "/v1/ports/{name}", params(("name" = String, Path, description = "The port"), RemovePort),
+    responses((status = 204), (status = 404, body = Problem)))]
+async fn remove_port<C: Control>(
+    State(room): State<Room<C>>,
+    Path(name): Path<String>,
+    Options(options): Options<RemovePort>,
+) -> Result<StatusCode, Refusal> {
+    room.control.remove_port(&port_name(&name)?, options.if_exists).await?;
+    Ok(StatusCode::NO_CONTENT)
+}
+
+/// Makes the ports of origin `file` be these, all or nothing; says what that changes.
+#[utoipa::path(post, path = "/v1/apply", params(Apply), request_body = Vec<PortSpec>,
+    responses((status = 200, body = Diff), (status = 422, body = Problem)))]
+async fn apply<C: Control>(
+    State(room): State<Room<C>>,
+    Options(options): Options<Apply>,
+    Input(specs): Input<Vec<PortSpec>>,
+) -> Answer<Diff> {
+    let specs = specs.iter().map(|spec| checked(spec, Origin::File)).collect::<Result<Vec<_>, _>>()?;
+    let mut names: Vec<_> = specs.iter().map(|spec| &spec.name).collect();
+    names.sort();
+    if let Some([name, _]) = names.array_windows::<2>().find(|[a, b]| a == b) {
+        return Err(ControlError::Invalid(format!("two ports are named '{name}'; give one another name")).into());
+    }
+    Ok(Json(room.control.apply(specs, options.dry_run, options.prune).await?))
+}
+
+/// What runs, in the configuration file's format.
+#[utoipa::path(get, path = "/v1/config", responses((status = 200, body = String, content_type = "application/toml")))]
+async fn config<C: Control>(State(room): State<Room<C>>) -> Result<Response, Refusal> {
+    let text =
+        room.control.export().await.to_toml().map_err(|e| ControlError::Failed(format!("no TOML for this: {e}")))?;
+    Ok(([(header::CONTENT_TYPE, "application/toml")], text).into_response())
+}
+
+/// Every station.
+#[utoipa::path(get, path = "/v1/stations", responses((status = 200, body = Vec<StationInfo>)))]
+async fn list_stations<C: Control>(State(room): State<Room<C>>) -> Json<Vec<StationInfo>> {
+    Json(room.control.stations().await)
+}
+
+/// Pins a station to a port.
+#[utoipa::path(post, path = "/v1/stations", request_body = NewStation,
+    responses((status = 204), (status = 404, body = Problem), (status = 409, body = Problem)))]
+async fn add_station<C: Control>(
+    State(room): State<Room<C>>,
+    Input(station): Input<NewStation>,
+) -> Result<StatusCode, Refusal> {
+    let mac = StationMac::try_from(station.mac).map_err(ControlError::Invalid)?.mac();
+    room.control.add_station(station.port, mac).await?;
+    Ok(StatusCode::NO_CONTENT)
+}
+
+/// Forgets a station, learnt or static.
+#[utoipa::path(delete, path = "/v1/stations/{mac}", params(("mac" = String, Path, description = "The station")),
+    responses((status = 204), (status = 404, body = Problem)))]
+async fn remove_station<C: Control>(
+    State(room): State<Room<C>>,
+    Path(mac): Path<String>,
+) -> Result<StatusCode, Refusal> {
+    let mac = mac.parse::<StationMac>().map_err(ControlError::Invalid)?.mac();
+    room.control.remove_station(mac).await?;
+    Ok(StatusCode::NO_CONTENT)
+}
+
+/// Forgets what was learnt, of one port or of all.
+#[utoipa::path(delete, path = "/v1/stations", params(Flush),
+    responses((status = 200, body = Flushed), (status = 404, body = Problem)))]
+async fn flush<C: Control>(State(room): State<Room<C>>, Options(options): Options<Flush>) -> Answer<Flushed> {
+    Ok(Json(Flushed { stations: room.control.flush(options.port).await? }))
+}
+
+/// The laws of the ledger.
+#[utoipa::path(get, path = "/v1/ledger", params(Settle), responses((status = 200, body = LedgerReport)))]
+async fn ledger<C: Control>(State(room): State<Room<C>>, Options(options): Options<Settle>) -> Json<LedgerReport> {
+    let settle = options.settle_secs.map(|secs| Duration::from_secs(secs.min(SETTLE_SECS_MAX)));
+    Json(room.control.ledger(settle).await)
+}
+
+/// What did not arrive. With `follow`: as `application/x-ndjson`, what is dropped from now on.
+#[utoipa::path(get, path = "/v1/drops", params(Follow),
+    responses((status = 200, body = Vec<DropInfo>), (status = 503, body = Problem)))]
+async fn drops<C: Control>(
+    State(room): State<Room<C>>,
+    Options(options): Options<Follow>,
+) -> Result<Response, Refusal> {
+    if options.follow {
+        follow_drops(room.control, &room.followers).await
+    } else {
+        Ok(Json(room.control.drops().await).into_response())
+    }
+}
+
+fn port_name(text: &str) -> Result<PortName, ControlError> {
+    text.parse().map_err(|e| ControlError::Invalid(format!("no port has such a name: {e}")))
+}
+
+/// The same checks as for a port of the file.
+fn checked(spec: &PortSpec, origin: Origin) -> Result<PortSpec, ControlError> {
+    PortTable::try_from(spec)
+        .and_then(|table| table.spec(origin).map_err(|fault| fault.message))
+        .map_err(|message| ControlError::Invalid(format!("port '{}': {message}", spec.name)))
+}

@@ -1,0 +1,45 @@
+//! The TCP listener that monitoring looks at: a landing page and the daemon's health. It tells nobody anything that needs
+//! a permission, and by default it listens on the host's loopback alone.
+
+use std::task::Context;
+
+use axum::Router;
+use axum::extract::State;
+use axum::http::StatusCode;
+use axum::response::Html;
+use axum::routing::get;
+use tokio::net::{TcpListener, TcpStream};
+
+use super::Control;
+use super::limits::{Limits, bounded, serve_all};
+
+/// Answers until `stop`.
+pub async fn serve<C: Control>(listener: TcpListener, control: C, stop: impl Future<Output = ()> + Send) {
+    let limits = Limits::default();
+    let router = bounded(router(control), limits);
+    let accept = |cx: &mut Context<'_>| listener.poll_accept(cx).map_ok(|(stream, _)| stream);
+    serve_all(accept, |_: &TcpStream| router.clone(), limits, stop).await;
+}
+
+fn router<C: Control>(control: C) -> Router {
+    Router::new()
+        .route("/", get(landing::<C>))
+        .route("/-/healthy", get(async || "healthy\n"))
+        .route("/-/ready", get(ready::<C>))
+        .with_state(control)
+}
+
+async fn ready<C: Control>(State(control): State<C>) -> (StatusCode, &'static str) {
+    if control.is_ready() { (StatusCode::OK, "ready\n") } else { (StatusCode::SERVICE_UNAVAILABLE, "not ready\n") }
+}
+
+/// The instance's name is an interface name: letters, digits, `.`, `_`, `:`, `@` and `-`, so it needs no escaping.
+async fn landing<C: Control>(State(control): State<C>) -> Html<String> {
+    let status = control.status().await;
+    let (name, version) = (status.name, status.version);
+    Html(format!(
+        "<!doctype html>\n<html lang=\"en\">\n<head><title>Weft {name}</title></head>\n<body>\n<h1>Weft {name}</h1>\n\
+         <p>Version {version}</p>\n<ul>\n<li><a href=\"/-/healthy\">/-/healthy</a> the process answers</li>\n\
+         <li><a href=\"/-/ready\">/-/ready</a> the switch forwards</li>\n</ul>\n</body>\n</html>\n"
+    ))
+}

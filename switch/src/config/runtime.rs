@@ -1,0 +1,199 @@
+//! What the daemon runs on: the command line over the file over the defaults.
+
+use std::fmt;
+use std::net::{Ipv4Addr, SocketAddr, SocketAddrV4};
+use std::path::{Path, PathBuf};
+use std::str::FromStr;
+use std::time::Duration;
+
+use clap::ValueEnum;
+use serde::{Deserialize, Serialize};
+
+use crate::port::spec::{IfName, PortSpec};
+
+/// Name of the instance by default.
+pub const NAME: &str = "weft0";
+/// Where instances keep their state by default, each in a directory of its name.
+pub const STATE_DIR: &str = "/var/lib/weft";
+/// Where metrics are served by default.
+pub const METRICS_LISTEN: SocketAddr = SocketAddr::V4(SocketAddrV4::new(Ipv4Addr::LOCALHOST, 9798));
+/// How long a silent station is remembered by default, in seconds (IEEE 802.1Q-2022, table 8-6).
+pub const AGING_SECS: u32 = 300;
+/// Stations remembered at most by default, over all ports.
+pub const STATIONS_MAX: u32 = 65_536;
+
+/// The socket of an instance.
+pub fn socket_path(name: &IfName) -> PathBuf {
+    PathBuf::from(format!("/run/weft/{name}.sock"))
+}
+
+/// The state directory of an instance.
+pub fn state_dir(base: &Path, name: &IfName) -> PathBuf {
+    base.join(name.as_str())
+}
+
+/// Who decides about a frame, as asked for.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize, ValueEnum)]
+#[serde(rename_all = "lowercase")]
+pub enum DatapathChoice {
+    /// The kernel half, or a refusal that says why not
+    #[default]
+    Auto,
+    /// Established traffic is forwarded by the kernel half
+    Kernel,
+    /// Every frame is decided in user space: for tests and comparison
+    Userspace,
+}
+
+/// Who decides about a frame.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Datapath {
+    /// Verdicts are cached in the kernel.
+    Kernel,
+    /// No verdict is cached.
+    Userspace,
+}
+
+impl From<DatapathChoice> for Datapath {
+    fn from(choice: DatapathChoice) -> Self {
+        match choice {
+            DatapathChoice::Auto | DatapathChoice::Kernel => Self::Kernel,
+            DatapathChoice::Userspace => Self::Userspace,
+        }
+    }
+}
+
+impl From<Datapath> for DatapathChoice {
+    fn from(datapath: Datapath) -> Self {
+        match datapath {
+            Datapath::Kernel => Self::Kernel,
+            Datapath::Userspace => Self::Userspace,
+        }
+    }
+}
+
+impl fmt::Display for Datapath {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(match self {
+            Self::Kernel => "kernel",
+            Self::Userspace => "userspace",
+        })
+    }
+}
+
+/// How programs are attached to netdevs.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, ValueEnum)]
+pub enum Hook {
+    /// TCX where the kernel has it, clsact otherwise
+    #[default]
+    Auto,
+    /// TCX links (Linux 6.6)
+    Tcx,
+    /// A filter on the clsact qdisc
+    Clsact,
+}
+
+/// What SIGTERM leaves behind.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, ValueEnum)]
+pub enum OnStop {
+    /// Nothing of ours: links, pins, veths and the punt tap go
+    #[default]
+    Remove,
+    /// Everything: established traffic goes on, the next daemon adopts it
+    Keep,
+}
+
+/// How much is logged.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, ValueEnum)]
+#[expect(missing_docs, reason = "they say what they are, and their documentation would be printed in --help")]
+pub enum LogLevel {
+    Error,
+    Warn,
+    #[default]
+    Info,
+    Debug,
+    Trace,
+}
+
+/// How it is logged.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, ValueEnum)]
+pub enum LogFormat {
+    /// A line for people
+    #[default]
+    Text,
+    /// A JSON object per line
+    Json,
+}
+
+/// Where metrics are served, if at all.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(try_from = "String", into = "String")]
+pub struct Metrics(pub Option<SocketAddr>);
+
+impl Default for Metrics {
+    fn default() -> Self {
+        Self(Some(METRICS_LISTEN))
+    }
+}
+
+impl FromStr for Metrics {
+    type Err = String;
+    fn from_str(text: &str) -> Result<Self, String> {
+        if text == "off" {
+            return Ok(Self(None));
+        }
+        let bad = |_| {
+            format!("'{}' is not an address and port; write 127.0.0.1:9798, [::1]:9798 or off", text.escape_default())
+        };
+        text.parse().map(|address| Self(Some(address))).map_err(bad)
+    }
+}
+
+impl TryFrom<String> for Metrics {
+    type Error = String;
+    fn try_from(text: String) -> Result<Self, String> {
+        text.parse()
+    }
+}
+
+impl From<Metrics> for String {
+    fn from(metrics: Metrics) -> Self {
+        metrics.to_string()
+    }
+}
+
+impl fmt::Display for Metrics {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self.0 {
+            Some(address) => fmt::Display::fmt(&address, f),
+            None => f.write_str("off"),
+        }
+    }
+}
+
+/// Everything the daemon is told at its start.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Runtime {
+    /// The instance; also the punt tap's name.
+    pub name: IfName,
+    /// The API's socket.
+    pub socket: PathBuf,
+    /// Who decides.
+    pub datapath: Datapath,
+    /// How programs are attached.
+    pub hook: Hook,
+    /// Where `/metrics` and health are served; nowhere when absent.
+    pub metrics: Option<SocketAddr>,
+    /// This instance's state directory.
+    pub state_dir: PathBuf,
+    /// What SIGTERM leaves behind.
+    pub on_stop: OnStop,
+    /// The ports of the file.
+    pub ports: Vec<PortSpec>,
+    /// How long a silent station is remembered.
+    pub aging: Duration,
+    /// Stations remembered at most, over all ports.
+    pub stations_max: usize,
+    /// The file, to be read again at SIGHUP.
+    pub config_path: Option<PathBuf>,
+}

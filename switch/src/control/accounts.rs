@@ -1,0 +1,189 @@
+//! From counters to what people read: ports, drops, and the ledger.
+
+use std::collections::BTreeMap;
+use std::time::Duration;
+
+use switch_common::{BrainPort, DropCell, DropReason, PortCounters, PortDrops};
+use tokio::time::Instant;
+
+use super::attachment::shown_netdev;
+use super::{Control, Port};
+use crate::api::schema::{DropInfo, LawReport, LedgerReport, PortInfo, Side};
+use crate::ledger::{self, LawResult, NetdevNumbers, PortNumbers, Snapshot};
+
+/// How often a switch that is to be quiet is looked at.
+const LOOK_EVERY: Duration = Duration::from_millis(20);
+/// Looks that must agree for a switch to be called quiet.
+const LOOKS_ALIKE: u32 = 3;
+
+/// A port's counters of both halves.
+struct Numbers {
+    counters: PortCounters,
+    drops: PortDrops,
+    brain: BrainPort,
+    punted: u64,
+}
+
+impl Control {
+    fn numbers(&self, port: &Port) -> Numbers {
+        Numbers {
+            counters: self.reflex.counters(port.id).unwrap_or_default(),
+            drops: self.reflex.drops(port.id).unwrap_or_default(),
+            brain: self.brain.port(port.id.index()).snapshot(),
+            punted: self.reflex.buckets(port.id).unwrap_or_default().punted,
+        }
+    }
+
+    /// A port as the API shows it.
+    pub(super) fn info(&self, port: &Port) -> PortInfo {
+        let numbers = self.numbers(port);
+        let attached = port.attachment.as_ref().map(|attachment| &attachment.attached);
+        let mut drops = BTreeMap::new();
+        for (_, reason, cell) in dropped(&numbers) {
+            *drops.entry(reason.label().to_owned()).or_insert(0) += cell.frames;
+        }
+        PortInfo {
+            name: port.spec.name.clone(),
+            id: port.id.get(),
+            kind: port.spec.attachment.kind().to_owned(),
+            role: port.spec.role,
+            origin: port.spec.origin,
+            netdev: shown_netdev(port),
+            ifindex: attached.map(|attached| attached.ifindex),
+            state: port.state,
+            problem: port.problem.clone(),
+            mtu: attached.map(|attached| attached.mtu),
+            macs: port.spec.macs.clone(),
+            labels: port.spec.labels.clone(),
+            ingress: numbers.counters.ingress.into(),
+            egress: numbers.counters.egress.into(),
+            drops,
+        }
+    }
+
+    /// Every drop that is not zero; those of no port last.
+    pub(super) fn drop_infos(&self) -> Vec<DropInfo> {
+        let mut all = Vec::new();
+        for (name, port) in &self.ports {
+            list_drops(name.as_str(), &self.numbers(port), &mut all);
+        }
+        let nobody = Numbers {
+            counters: PortCounters::default(),
+            drops: self.reflex.strangers().unwrap_or_default(),
+            brain: BrainPort::default(),
+            punted: 0,
+        };
+        list_drops("", &nobody, &mut all);
+        all
+    }
+
+    /// Every number the laws speak of, read once.
+    async fn snapshot(&self) -> Snapshot {
+        let mut ports = Vec::new();
+        for (name, port) in &self.ports {
+            let netdev = self.netdev_numbers(port).await;
+            let Numbers { counters, drops, brain, punted } = self.numbers(port);
+            ports.push(PortNumbers {
+                name: name.to_string(),
+                id: port.id.get(),
+                counters,
+                drops,
+                brain,
+                punted,
+                netdev,
+            });
+        }
+        let strangers = self.reflex.strangers().unwrap_or_default();
+        Snapshot { ports, switch: self.brain.port(0).snapshot(), strangers }
+    }
+
+    async fn netdev_numbers(&self, port: &Port) -> Option<NetdevNumbers> {
+        let attachment = port.attachment.as_ref()?;
+        let facts = self.host.look_index(attachment.attached.ifindex).await.ok()??;
+        let since = |now: u64, before: i64| u64::try_from(now.cast_signed().wrapping_sub(before)).unwrap_or(0);
+        Some(NetdevNumbers {
+            rx_frames: since(facts.stats.rx_frames, attachment.before.rx_frames),
+            tx_frames: since(facts.stats.tx_frames + facts.stats.tx_dropped, attachment.before.tx_frames),
+            tx_dropped: 0,
+            peer_redirected: attachment.attached.peer_mac.is_some(),
+            has_ring: facts.tun.is_some(),
+        })
+    }
+
+    /// The laws. `settle`: waits so long at most until nothing moves, and checks equality; without it, or when it
+    /// does not come to rest, three snapshots are compared as t0 ≤ t1 ≤ t2.
+    pub(super) async fn ledger(&self, settle: Option<Duration>) -> LedgerReport {
+        let deadline = Instant::now() + settle.unwrap_or_default();
+        let mut last = self.snapshot().await;
+        let mut alike = 0;
+        while settle.is_some() && Instant::now() < deadline {
+            tokio::time::sleep(LOOK_EVERY).await;
+            let now = self.snapshot().await;
+            let at_rest = now.ports.iter().all(|port| ledger::in_flight(port) == 0);
+            alike = if at_rest && now == last { alike + 1 } else { 0 };
+            last = now;
+            if alike >= LOOKS_ALIKE {
+                return report(true, ledger::check_quiet(&last));
+            }
+        }
+        let middle = self.snapshot().await;
+        let end = self.snapshot().await;
+        let mut found = report(last == end, ledger::check_moving(&last, &middle, &end));
+        if settle.is_some() {
+            found.quiet = false;
+            found.holds = false;
+            found.laws.push(LawReport {
+                law: "settle".to_owned(),
+                what: "switch".to_owned(),
+                left: 0,
+                right: 0,
+                holds: false,
+                note: Some(
+                    "the switch did not come to rest in time; stop the traffic, or ask without --settle".to_owned(),
+                ),
+            });
+        }
+        found
+    }
+}
+
+fn report(quiet: bool, laws: Vec<LawResult>) -> LedgerReport {
+    let laws: Vec<LawReport> = laws
+        .into_iter()
+        .map(|law| LawReport {
+            law: law.law.to_owned(),
+            what: law.what,
+            left: law.left,
+            right: law.right,
+            holds: law.holds,
+            note: law.note,
+        })
+        .collect();
+    LedgerReport { holds: laws.iter().all(|law| law.holds), quiet, laws }
+}
+
+/// Every cell that is not zero, both halves added up.
+fn dropped(numbers: &Numbers) -> impl Iterator<Item = (Side, DropReason, DropCell)> {
+    let sides = [
+        (Side::Ingress, &numbers.drops.ingress, &numbers.brain.ingress_drops),
+        (Side::Egress, &numbers.drops.egress, &numbers.brain.egress_drops),
+    ];
+    sides.into_iter().flat_map(|(side, reflex, brain)| {
+        DropReason::ALL.iter().filter_map(move |reason| {
+            let (kernel, user) = (reflex.get(*reason as usize)?, brain.get(*reason as usize)?);
+            let cell = DropCell { frames: kernel.frames + user.frames, bytes: kernel.bytes + user.bytes };
+            (cell.frames > 0).then_some((side, *reason, cell))
+        })
+    })
+}
+
+fn list_drops(port: &str, numbers: &Numbers, into: &mut Vec<DropInfo>) {
+    into.extend(dropped(numbers).map(|(side, reason, cell)| DropInfo {
+        port: port.to_owned(),
+        side,
+        reason: reason.label().to_owned(),
+        description: reason.describe().trim().to_owned(),
+        frames: cell.frames,
+        bytes: cell.bytes,
+    }));
+}

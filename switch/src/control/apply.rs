@@ -1,0 +1,184 @@
+//! Make the port table be what a file says: all or nothing.
+
+use std::collections::BTreeMap;
+
+use super::attachment::{describe, same_netdev, wanted_netdev};
+use super::{Control, ControlError, errors};
+use crate::api::schema::{Change, Diff};
+use crate::port::{IfName, Origin, PortName, PortSpec};
+
+/// What was done, to be undone in reverse.
+enum Done {
+    Added(PortName),
+    Changed(Box<PortSpec>),
+    Removed(Box<PortSpec>),
+}
+
+impl Control {
+    /// What would change to make the ports of the file (`prune`: all ports) be `wanted`.
+    ///
+    /// # Errors
+    /// A wanted name belongs to a port that a command made.
+    pub(super) fn compare(&self, wanted: &[PortSpec], prune: bool) -> Result<Diff, ControlError> {
+        let by_name: BTreeMap<&PortName, &PortSpec> = wanted.iter().map(|spec| (&spec.name, spec)).collect();
+        let mut diff = Diff::default();
+        for (name, spec) in &by_name {
+            match self.ports.get(name) {
+                None => diff.add.push((*name).clone()),
+                Some(port) if port.spec.origin == Origin::Command && !prune => {
+                    return Err(ControlError::Exists(format!(
+                        "port '{name}' was made by a command; remove it with 'weft port del {name}', or take it over with --prune"
+                    )));
+                }
+                Some(port) if port.spec != **spec => {
+                    diff.change.push(Change { name: (*name).clone(), what: differences(&port.spec, spec) });
+                }
+                Some(_) => {}
+            }
+        }
+        let ours = |port: &super::Port| prune || port.spec.origin == Origin::File;
+        diff.remove = self
+            .ports
+            .iter()
+            .filter(|(name, port)| ours(port) && !by_name.contains_key(name))
+            .map(|(name, _)| name.clone())
+            .collect();
+        Ok(diff)
+    }
+
+    /// Applies `wanted`; when a step fails, what was done is undone and the error says which port it was.
+    pub(super) async fn apply(
+        &mut self,
+        wanted: &[PortSpec],
+        dry_run: bool,
+        prune: bool,
+    ) -> Result<Diff, ControlError> {
+        let mut diff = self.compare(wanted, prune)?;
+        if dry_run {
+            return Ok(diff);
+        }
+        let mut done = Vec::new();
+        if let Err(error) = self.carry_out(&diff, wanted, &mut done).await {
+            self.undo(done).await;
+            return Err(error);
+        }
+        diff.applied = true;
+        Ok(diff)
+    }
+
+    async fn carry_out(&mut self, diff: &Diff, wanted: &[PortSpec], done: &mut Vec<Done>) -> Result<(), ControlError> {
+        let find = |name: &PortName| wanted.iter().find(|spec| spec.name == *name).cloned();
+        let claimed: Vec<&IfName> = wanted.iter().filter_map(wanted_netdev).collect();
+        // A netdev must be let go before another port can have it; everything else goes last, when nothing can fail.
+        let (first, last): (Vec<&PortName>, Vec<&PortName>) = diff.remove.iter().partition(|name| {
+            self.ports
+                .get(name)
+                .and_then(|port| wanted_netdev(&port.spec))
+                .is_some_and(|netdev| claimed.contains(&netdev))
+        });
+        for name in first {
+            self.remove_noting(name, done).await?;
+        }
+        for change in &diff.change {
+            if let Some(spec) = find(&change.name) {
+                self.change_noting(spec, done).await?;
+            }
+        }
+        for name in &diff.add {
+            if let Some(spec) = find(name) {
+                self.add(spec, true).await.map_err(|error| named(name, &error))?;
+                done.push(Done::Added(name.clone()));
+            }
+        }
+        for name in last {
+            self.remove_noting(name, done).await?;
+        }
+        Ok(())
+    }
+
+    async fn remove_noting(&mut self, name: &PortName, done: &mut Vec<Done>) -> Result<(), ControlError> {
+        let spec = self.port_named(name)?.spec.clone();
+        done.push(Done::Removed(Box::new(spec)));
+        self.remove(name).await.map_err(|error| named(name, &error))
+    }
+
+    async fn change_noting(&mut self, spec: PortSpec, done: &mut Vec<Done>) -> Result<(), ControlError> {
+        let old = self.port_named(&spec.name)?.spec.clone();
+        let name = spec.name.clone();
+        done.push(Done::Changed(Box::new(old)));
+        self.change(spec).await.map_err(|error| named(&name, &error))
+    }
+
+    /// Changes a port: in place where the netdev stays as it is, else by detaching and attaching anew.
+    pub(super) async fn change(&mut self, spec: PortSpec) -> Result<(), ControlError> {
+        let name = spec.name.clone();
+        let Some(mut port) = self.ports.remove(&name) else { return Err(errors::no_such_port(&name)) };
+        let in_place = same_netdev(&port.spec, &spec);
+        let old = std::mem::replace(&mut port.spec, spec);
+        if in_place {
+            let attached = port.attachment.as_ref().map(|attachment| &attachment.attached);
+            self.show(port.id, &port.spec, port.state, attached).await;
+            self.ports.insert(name, port);
+            return self.save();
+        }
+        let new = std::mem::replace(&mut port.spec, old);
+        // The old netdev is given back by the port as it was.
+        let detached = self.detach(&mut port).await;
+        port.spec = new;
+        let attached = match detached {
+            Ok(()) => match self.attach(&mut port).await {
+                Err(crate::port::attach::AttachError::NoSuchNetdev { .. }) => self.show_absent(&port).await,
+                other => other.map_err(ControlError::from),
+            },
+            Err(error) => Err(error),
+        };
+        self.ports.insert(name, port);
+        self.save()?;
+        attached
+    }
+
+    /// Puts back what was done, in reverse. What cannot be put back is said and left.
+    async fn undo(&mut self, done: Vec<Done>) {
+        for step in done.into_iter().rev() {
+            let (name, undone) = match step {
+                Done::Added(name) => {
+                    let undone = self.remove(&name).await;
+                    (name, undone)
+                }
+                Done::Changed(old) => (old.name.clone(), self.change(*old).await),
+                Done::Removed(old) if self.ports.contains_key(&old.name) => continue,
+                Done::Removed(old) => (old.name.clone(), self.add(*old, true).await),
+            };
+            if let Err(error) = undone {
+                tracing::error!(port = %name, %error, "could not be put back as it was");
+            }
+        }
+    }
+}
+
+fn named(name: &PortName, error: &ControlError) -> ControlError {
+    let text = describe(name, error);
+    match error {
+        ControlError::NotFound(_) => ControlError::NotFound(text),
+        ControlError::Exists(_) => ControlError::Exists(text),
+        ControlError::Invalid(_) => ControlError::Invalid(text),
+        ControlError::Failed(_) => ControlError::Failed(text),
+    }
+}
+
+/// What differs between two specs, as `key: before → after`.
+fn differences(old: &PortSpec, new: &PortSpec) -> Vec<String> {
+    let fields = |spec: &PortSpec| match serde_json::to_value(spec) {
+        Ok(serde_json::Value::Object(fields)) => fields,
+        _ => serde_json::Map::new(),
+    };
+    let (old, new) = (fields(old), fields(new));
+    let mut keys: Vec<&String> = old.keys().chain(new.keys()).collect();
+    keys.sort();
+    keys.dedup();
+    let text = |value: Option<&serde_json::Value>| value.map_or_else(|| "none".to_owned(), ToString::to_string);
+    keys.into_iter()
+        .filter(|key| old.get(*key) != new.get(*key))
+        .map(|key| format!("{key}: {} → {}", text(old.get(key)), text(new.get(key))))
+        .collect()
+}

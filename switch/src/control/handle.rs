@@ -1,0 +1,201 @@
+//! What the API holds of control: a lock around the port table, and what can be said without it.
+
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::time::{Duration, Instant};
+
+use tokio::sync::Mutex;
+
+use super::{Control, ControlError, Port};
+use crate::api;
+use crate::api::schema::{Diff, DropInfo, LedgerReport, PortInfo, StationInfo, Status};
+use crate::config;
+use crate::dataplane::commands::{Census, Command};
+use crate::dataplane::thread::now;
+use crate::port::monitor::LinkEvent;
+use crate::port::spec::{Mac, PortName, PortSpec};
+
+/// A cheap clone of the way to control.
+#[derive(Clone)]
+pub struct Handle {
+    control: Arc<Mutex<Control>>,
+    ready: Arc<AtomicBool>,
+    started: Instant,
+}
+
+impl Handle {
+    /// Wraps control; not ready yet.
+    pub fn new(control: Control) -> Self {
+        Self {
+            control: Arc::new(Mutex::new(control)),
+            ready: Arc::new(AtomicBool::new(false)),
+            started: Instant::now(),
+        }
+    }
+
+    /// Says whether the switch forwards.
+    pub fn set_ready(&self, ready: bool) {
+        self.ready.store(ready, Ordering::Release);
+    }
+
+    /// Follows one event of the kernel.
+    pub async fn follow(&self, event: LinkEvent) {
+        self.control.lock().await.follow(event).await;
+    }
+
+    /// Looks at every netdev anew.
+    pub async fn look_at_all(&self) {
+        self.control.lock().await.look_at_all().await;
+    }
+
+    /// Ends: see [`Control::stop`].
+    pub async fn stop(&self, keep: bool) -> Result<(), ControlError> {
+        self.control.lock().await.stop(keep).await
+    }
+}
+
+impl api::Control for Handle {
+    async fn ports(&self) -> Vec<PortInfo> {
+        let control = self.control.lock().await;
+        control.ports.values().map(|port| control.info(port)).collect()
+    }
+
+    async fn port(&self, name: &PortName) -> Result<PortInfo, ControlError> {
+        let control = self.control.lock().await;
+        control.port_named(name).map(|port| control.info(port))
+    }
+
+    async fn add_port(&self, spec: PortSpec, may_exist: bool, wait: bool) -> Result<PortInfo, ControlError> {
+        let mut control = self.control.lock().await;
+        let name = spec.name.clone();
+        if may_exist && let Some(port) = control.ports.get(&name) {
+            if port.spec == spec {
+                return Ok(control.info(port));
+            }
+            return Err(ControlError::Exists(format!(
+                "port '{name}' exists with other settings; see 'weft port show {name}', and remove it first to change them"
+            )));
+        }
+        control.add(spec, wait).await?;
+        control.port_named(&name).map(|port| control.info(port))
+    }
+
+    async fn remove_port(&self, name: &PortName, if_exists: bool) -> Result<(), ControlError> {
+        let mut control = self.control.lock().await;
+        if if_exists && !control.ports.contains_key(name) {
+            return Ok(());
+        }
+        control.remove(name).await
+    }
+
+    async fn apply(&self, ports: Vec<PortSpec>, dry_run: bool, prune: bool) -> Result<Diff, ControlError> {
+        self.control.lock().await.apply(&ports, dry_run, prune).await
+    }
+
+    async fn export(&self) -> config::File {
+        let control = self.control.lock().await;
+        let ports: Vec<PortSpec> = control.ports.values().map(|port| port.spec.clone()).collect();
+        config::File::describe(&control.runtime, &ports).unwrap_or_else(|error| {
+            tracing::error!(error, "what runs cannot be written as a file");
+            config::File::default()
+        })
+    }
+
+    async fn stations(&self) -> Vec<StationInfo> {
+        let control = self.control.lock().await;
+        let Ok(stations) = control.commands.ask(Command::Stations).await else { return Vec::new() };
+        let at = now();
+        let mut infos: Vec<StationInfo> = stations
+            .into_iter()
+            .filter_map(|station| {
+                Some(StationInfo {
+                    mac: Mac(station.mac),
+                    vlan: station.vlan.0,
+                    port: control.name_of(station.port)?.clone(),
+                    is_static: station.is_static,
+                    age_secs: at.since(station.last_seen).as_secs(),
+                    moves: station.moves,
+                })
+            })
+            .collect();
+        infos.sort_by_key(|info| (info.vlan, info.mac));
+        infos
+    }
+
+    async fn add_station(&self, port: PortName, mac: Mac) -> Result<(), ControlError> {
+        self.control.lock().await.pin(port, mac).await
+    }
+
+    async fn remove_station(&self, mac: Mac) -> Result<(), ControlError> {
+        self.control.lock().await.unpin(mac).await
+    }
+
+    async fn flush(&self, port: Option<PortName>) -> Result<u64, ControlError> {
+        let control = self.control.lock().await;
+        let port = port.map(|name| control.port_named(&name).map(|port| port.id)).transpose()?;
+        let flushed = control.commands.ask(|done| Command::Flush { port, done }).await?;
+        Ok(flushed as u64)
+    }
+
+    async fn ledger(&self, settle: Option<Duration>) -> LedgerReport {
+        self.control.lock().await.ledger(settle).await
+    }
+
+    async fn drops(&self) -> Vec<DropInfo> {
+        self.control.lock().await.drop_infos()
+    }
+
+    async fn status(&self) -> Status {
+        let control = self.control.lock().await;
+        let Census { stations, .. } = control.commands.ask(Command::Census).await.unwrap_or_default();
+        Status {
+            name: control.runtime.name.to_string(),
+            pid: std::process::id(),
+            version: env!("CARGO_PKG_VERSION").to_owned(),
+            datapath: control.runtime.datapath.to_string(),
+            hook: control.reflex.hook().to_string(),
+            uptime_secs: self.started.elapsed().as_secs(),
+            ready: self.is_ready(),
+            config: control.runtime.config_path.as_ref().map(|path| path.display().to_string()),
+            ports: control.ports.len() as u64,
+            stations: stations as u64,
+        }
+    }
+
+    fn is_ready(&self) -> bool {
+        self.ready.load(Ordering::Acquire)
+    }
+}
+
+impl Control {
+    /// Pins a station to a port, and remembers it.
+    async fn pin(&mut self, name: PortName, mac: Mac) -> Result<(), ControlError> {
+        let port = self.port_named(&name)?.id;
+        let pinned = self.commands.ask(|done| Command::AddStation { port, mac: mac.0, done }).await?;
+        pinned.map_err(|error| ControlError::Invalid(error.to_string()))?;
+        self.saved.stations.insert(mac, name);
+        self.save()
+    }
+
+    async fn unpin(&mut self, mac: Mac) -> Result<(), ControlError> {
+        let found = self.commands.ask(|done| Command::RemoveStation { mac: mac.0, done }).await?;
+        let pinned = self.saved.stations.remove(&mac).is_some();
+        if found.is_none() && !pinned {
+            return Err(ControlError::NotFound(format!("no station {mac} is known; see 'weft fdb'")));
+        }
+        self.save()
+    }
+
+    /// Pins the stations that an operator gave this port, again: after a restart, or when its netdev is back.
+    pub(super) async fn pin_again(&self, port: &Port) {
+        let pinned = self.saved.stations.iter().filter(|(_, name)| **name == port.spec.name);
+        for (mac, name) in pinned {
+            let id = port.id;
+            match self.commands.ask(|done| Command::AddStation { port: id, mac: mac.0, done }).await {
+                Ok(Ok(())) => {}
+                Ok(Err(error)) => tracing::warn!(port = %name, %mac, %error, "static station not pinned again"),
+                Err(error) => tracing::error!(port = %name, %error, "the loop could not be told"),
+            }
+        }
+    }
+}

@@ -1,0 +1,163 @@
+//! The ends of a daemon's life: taking over what an earlier one left, and leaving.
+
+use switch_common::PortId;
+
+use super::attachment::{Attachment, SavedAttachment};
+use super::{Control, ControlError, Port, errors};
+use crate::port::attach::Host;
+use crate::port::{Origin, PortSpec, PortState};
+use crate::reflex::Reflex;
+use crate::state::SavedPort;
+
+impl Control {
+    /// Takes over the ports that the state file names. Those whose netdev is still the same go on without a gap; the
+    /// others wait for it. `same_boot`: what was attached then may be attached still, and command ports still exist.
+    pub async fn adopt(&mut self, same_boot: bool) {
+        for saved in std::mem::take(&mut self.saved.ports) {
+            if saved.spec.origin == Origin::Command && !same_boot {
+                continue;
+            }
+            let Some(id) = PortId::new(saved.id) else { continue };
+            self.adopt_port(id, saved, same_boot).await;
+        }
+        if let Err(error) = self.save() {
+            tracing::error!(%error, "the state could not be saved");
+        }
+    }
+
+    /// Makes the file's ports be, each for itself: one that cannot be attached is shown as failed and hinders no other.
+    pub async fn begin(&mut self, wanted: &[PortSpec]) -> Result<(), ControlError> {
+        let diff = self.compare(wanted, false)?;
+        for name in &diff.remove {
+            if let Err(error) = self.remove(name).await {
+                tracing::warn!(port = %name, %error, "while removing a port that the file no longer names");
+            }
+        }
+        let changed = diff.change.iter().map(|change| &change.name);
+        for name in changed.chain(&diff.add) {
+            let Some(spec) = wanted.iter().find(|spec| spec.name == *name) else { continue };
+            let made = if self.ports.contains_key(name) {
+                self.change(spec.clone()).await
+            } else {
+                self.add(spec.clone(), true).await
+            };
+            if let Err(error) = made {
+                tracing::error!(port = %name, %error, "port could not be made");
+                self.keep_failed(spec, &error).await?;
+            }
+        }
+        Ok(())
+    }
+
+    /// A port of the file that could not be made stays in the table, so that it is seen.
+    async fn keep_failed(&mut self, spec: &PortSpec, error: &ControlError) -> Result<(), ControlError> {
+        if !self.ports.contains_key(&spec.name) {
+            let Some(id) = self.give_id(&spec.name) else { return Ok(()) };
+            let port = Port { id, spec: spec.clone(), state: PortState::Failed, problem: None, attachment: None };
+            self.show_absent(&port).await?;
+            self.ports.insert(spec.name.clone(), port);
+        }
+        let port = self.port_mut(&spec.name)?;
+        port.state = PortState::Failed;
+        port.problem = Some(error.to_string());
+        self.save()
+    }
+
+    async fn adopt_port(&mut self, id: PortId, saved: SavedPort, same_boot: bool) {
+        let name = saved.spec.name.clone();
+        let mut port = Port { id, spec: saved.spec, state: PortState::Absent, problem: None, attachment: None };
+        let attachment: Option<SavedAttachment> =
+            saved.restore.filter(|_| same_boot).and_then(|value| serde_json::from_value(value).ok());
+        let adopted = match attachment {
+            Some(attachment) => self.adopt_attachment(&mut port, attachment).await,
+            None => false,
+        };
+        if !adopted {
+            match self.attach(&mut port).await {
+                Ok(()) | Err(crate::port::attach::AttachError::NoSuchNetdev { .. }) => {}
+                Err(error) => {
+                    port.state = PortState::Failed;
+                    port.problem = Some(errors::chain(&error));
+                    tracing::warn!(port = %name, error = %errors::chain(&error), "port could not be attached");
+                }
+            }
+        }
+        if port.attachment.is_none()
+            && let Err(error) = self.show_absent(&port).await
+        {
+            tracing::error!(port = %name, %error, "the loop could not be told");
+        }
+        self.pin_again(&port).await;
+        self.ports.insert(name, port);
+    }
+
+    /// Goes on with a netdev that an earlier daemon attached, if it is still there.
+    async fn adopt_attachment(&mut self, port: &mut Port, saved: SavedAttachment) -> bool {
+        let adopted = self.host.adopt(&port.spec, &saved.restore).await;
+        let attached = match adopted {
+            Ok(Some(attached)) => attached,
+            Ok(None) => return self.forget_netdev(port, saved.restore.ifindex),
+            Err(error) => {
+                tracing::warn!(port = %port.spec.name, error = %errors::chain(&error), "netdev could not be taken over");
+                return self.forget_netdev(port, saved.restore.ifindex);
+            }
+        };
+        port.state = attached.state;
+        if let Err(error) = self.wire(port, &attached).await {
+            tracing::warn!(port = %port.spec.name, error = %errors::chain(&error), "netdev could not be taken over");
+            return false;
+        }
+        self.show(port.id, &port.spec, port.state, Some(&attached)).await;
+        tracing::info!(port = %port.spec.name, netdev = %attached.ifname, "port adopted");
+        port.attachment = Some(Attachment { attached, before: saved.before });
+        true
+    }
+
+    /// Another netdev may have the index by now; nothing of the old one is left to restore. Always `false`.
+    fn forget_netdev(&mut self, port: &Port, ifindex: u32) -> bool {
+        for error in [self.reflex.unlink(ifindex), self.reflex.clear_port(port.id)].into_iter().filter_map(Result::err)
+        {
+            tracing::debug!(port = %port.spec.name, %error, "while forgetting the netdev");
+        }
+        false
+    }
+
+    /// Leaves. `keep`: everything stays as it is but new pairs, which nobody decides about any more. Otherwise every
+    /// netdev is given back as it was found and nothing of ours is left, but a tap that a VMM holds open.
+    pub async fn stop(&mut self, keep: bool) -> Result<(), ControlError> {
+        if keep {
+            let mut settings = self.reflex.settings()?;
+            settings.flags &= !switch_common::SETTING_PUNT;
+            self.reflex.set_settings(settings)?;
+            return self.save();
+        }
+        let names: Vec<_> = self.ports.keys().cloned().collect();
+        for name in names {
+            let Some(mut port) = self.ports.remove(&name) else { continue };
+            let Some(attachment) = port.attachment.take() else { continue };
+            self.unwire(port.id, &attachment.attached).await;
+            if let Err(error) = self.host.leave(&attachment.attached.restore).await {
+                tracing::warn!(port = %name, error = %errors::chain(&error), "while giving the netdev back");
+            }
+        }
+        self.save()
+    }
+}
+
+/// Gives back what a dead daemon left on the host: its netdevs, then its programs and maps.
+pub async fn clear_away(host: &Host, pins: &std::path::Path, ports: &[SavedPort]) -> Result<(), ControlError> {
+    Reflex::remove(pins)?;
+    let mut first_error = None;
+    for saved in ports {
+        let Some(value) = &saved.restore else { continue };
+        let released = match serde_json::from_value::<SavedAttachment>(value.clone()) {
+            Ok(attachment) => host.leave(&attachment.restore).await.map_err(|error| errors::chain(&error)),
+            Err(error) => Err(error.to_string()),
+        };
+        if let Err(error) = released {
+            tracing::warn!(port = %saved.spec.name, error, "netdev not restored");
+            first_error.get_or_insert(error);
+        }
+    }
+    first_error.map_or(Ok(()), |error| Err(ControlError::Failed(error)))
+}

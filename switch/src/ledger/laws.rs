@@ -1,0 +1,160 @@
+//! The laws, each as two sides and what the right one may be.
+
+use std::cmp::Ordering;
+
+use switch_common::{BrainPort, DropCell, DropReason};
+
+use super::{LawResult, PortNumbers, Snapshot};
+
+/// One law applied to one port or to the switch, in one snapshot.
+#[derive(Clone, Debug)]
+pub(super) struct Sides {
+    law: &'static str,
+    what: String,
+    left: u64,
+    right: u64,
+    bounds: Bounds,
+    note: fn(left: u64, right: u64) -> Option<String>,
+}
+
+/// What the right side may be, at rest.
+#[derive(Clone, Copy, Debug)]
+struct Bounds {
+    least: u64,
+    most: u64,
+    /// Whether `least` holds under traffic too; not when frames may wait between the two sides.
+    at_once: bool,
+}
+
+impl Bounds {
+    /// The right side equals the left one, and follows it at once.
+    fn equal(left: u64) -> Self {
+        Self { least: left, most: left, at_once: true }
+    }
+}
+
+impl Sides {
+    /// The law in a switch at rest.
+    pub(super) fn at_rest(&self) -> LawResult {
+        let holds = self.bounds.least <= self.right && self.right <= self.bounds.most;
+        self.result(holds)
+    }
+
+    /// The law in a switch at work; `self` was read between the other two.
+    pub(super) fn at_work(&self, before: &Self, after: &Self) -> LawResult {
+        let reached = !self.bounds.at_once || before.bounds.least <= self.right;
+        let holds = reached && self.right <= after.bounds.most;
+        self.result(holds)
+    }
+
+    /// Which law, and what it is applied to: the same in every snapshot.
+    pub(super) fn name(&self) -> (&str, &str) {
+        (self.law, &self.what)
+    }
+
+    fn result(&self, holds: bool) -> LawResult {
+        let Self { law, left, right, note, .. } = *self;
+        LawResult { law, what: self.what.clone(), left, right, holds, note: note(left, right) }
+    }
+}
+
+/// Every law for every port and for the switch.
+pub(super) fn sides(snapshot: &Snapshot) -> Vec<Sides> {
+    let ports = snapshot.ports.iter();
+    ports.flat_map(|port| of_port(port).into_iter().chain(of_netdev(port))).chain(of_switch(snapshot)).collect()
+}
+
+/// Two sides that must be equal, of a port.
+fn equal(law: &'static str, name: &str, what: &str, left: u64, right: u64) -> Sides {
+    Sides { law, what: format!("{name}: {what}"), left, right, bounds: Bounds::equal(left), note: |_, _| None }
+}
+
+fn of_port(port: &PortNumbers) -> [Sides; 4] {
+    let PortNumbers { name, counters, drops, brain, punted, .. } = port;
+    let settled_or_lost = brain.settled + brain.unobserved;
+    [
+        equal(
+            "L1",
+            name,
+            "came in = forwarded + dropped + punted",
+            counters.ingress.frames,
+            counters.forwarded + frames(&drops.ingress) + punted,
+        ),
+        Sides {
+            bounds: Bounds { at_once: false, ..Bounds::equal(*punted) },
+            note: |left, right| (left > right).then(|| format!("{} in flight", left - right)),
+            ..equal("L1", name, "punted = settled + unobserved", *punted, settled_or_lost)
+        },
+        equal(
+            "L1",
+            name,
+            "forwarded + flooded + dropped by the brain = settled",
+            brain.forwarded + brain.flooded + frames(&brain.ingress_drops),
+            brain.settled,
+        ),
+        equal(
+            "L2",
+            name,
+            "copies = went out + dropped",
+            counters.copies + brain.copies,
+            counters.egress.frames + frames(&drops.egress) + frames(&brain.egress_drops),
+        ),
+    ]
+}
+
+/// L5. A difference at ingress is no fault: frames with a cut tag end in the kernel before any program sees them. At
+/// egress the kernel may cut super-frames afterwards, a tap's VMM may not have read yet, and a container may be reached
+/// past these counters.
+fn of_netdev(port: &PortNumbers) -> Vec<Sides> {
+    let Some(netdev) = port.netdev else { return Vec::new() };
+    let (came_in, went_out) = (port.counters.ingress.frames, port.counters.egress);
+    let received = netdev.rx_frames;
+    let ingress = Sides {
+        bounds: Bounds { least: 0, most: received, at_once: true },
+        note: |left, right| (left > right).then(|| format!("{} ended before the reflex", left - right)),
+        ..equal("L5", &port.name, "the netdev received = came in", received, came_in)
+    };
+    if netdev.peer_redirected {
+        return vec![ingress];
+    }
+    let handed_on = netdev.tx_frames + netdev.tx_dropped;
+    let least = if netdev.has_ring { 0 } else { went_out.frames };
+    let egress = Sides {
+        bounds: Bounds { least, most: went_out.wire_frames(), at_once: false },
+        note: |left, right| match left.cmp(&right) {
+            Ordering::Less => Some(format!("{} more after segmentation", right - left)),
+            Ordering::Equal => None,
+            Ordering::Greater => Some(format!("{} not transmitted yet", left - right)),
+        },
+        ..equal("L5", &port.name, "went out = the netdev transmitted or dropped", went_out.frames, handed_on)
+    };
+    vec![ingress, egress]
+}
+
+fn of_switch(snapshot: &Snapshot) -> [Sides; 4] {
+    let Snapshot { ports, switch, strangers } = snapshot;
+    let sum = |field: fn(&BrainPort) -> u64| ports.iter().map(|port| field(&port.brain)).sum::<u64>();
+    // Ports that are no more are in the switch's sums, and not in the sum over the ports.
+    let covers = |what: &str, left, right| Sides {
+        bounds: Bounds { most: u64::MAX, ..Bounds::equal(left) },
+        ..equal("L3", "the switch", what, left, right)
+    };
+    let other = others(&strangers.ingress, &strangers.egress)
+        + ports.iter().map(|port| others(&port.drops.ingress, &port.drops.egress)).sum::<u64>()
+        + ports.iter().map(|port| others(&port.brain.ingress_drops, &port.brain.egress_drops)).sum::<u64>();
+    [
+        equal("L3", "the switch", "eligible ports = copies of floods", switch.flood_eligible, switch.flood_copies),
+        covers("its ports' eligible ports are in its sum", sum(|port| port.flood_eligible), switch.flood_eligible),
+        covers("its ports' copies of floods are in its sum", sum(|port| port.flood_copies), switch.flood_copies),
+        equal("other", "the switch", "no drop is without a reason of its own", 0, other),
+    ]
+}
+
+fn frames(cells: &[DropCell]) -> u64 {
+    cells.iter().map(|cell| cell.frames).sum()
+}
+
+fn others(ingress: &[DropCell], egress: &[DropCell]) -> u64 {
+    let of = |cells: &[DropCell]| cells.get(DropReason::Other as usize).map_or(0, |cell| cell.frames);
+    of(ingress) + of(egress)
+}

@@ -1,0 +1,216 @@
+//! Each law holds where it should, and is seen to be broken where it is.
+#![expect(clippy::unwrap_used, clippy::indexing_slicing, reason = "a test ends where an assumption fails")]
+
+use switch_common::{DropReason, Tally};
+
+use super::*;
+
+/// A switch at rest. Ann (port 1) sent 10 frames: 4 forwarded by the reflex to Bob (port 2), 1 dropped, 5 punted; of these
+/// 2 forwarded to Bob (one too big for him), 2 flooded to Bob, 1 dropped by the brain.
+fn quiet() -> Snapshot {
+    let mut ann = port("ann", 1);
+    ann.counters.ingress.frames = 10;
+    ann.counters.forwarded = 4;
+    ann.drops.ingress[DropReason::BadOffload as usize].frames = 1;
+    ann.punted = 5;
+    ann.brain.settled = 5;
+    ann.brain.forwarded = 2;
+    ann.brain.flooded = 2;
+    ann.brain.flood_eligible = 2;
+    ann.brain.ingress_drops[DropReason::Hairpin as usize].frames = 1;
+    ann.netdev = Some(NetdevNumbers { rx_frames: 10, ..NetdevNumbers::default() });
+
+    let mut bob = port("bob", 2);
+    bob.counters.copies = 4;
+    bob.brain.copies = 4;
+    bob.brain.flood_copies = 2;
+    bob.brain.egress_drops[DropReason::TooBig as usize].frames = 1;
+    bob.counters.egress = Tally { frames: 7, extra_frames: 3, ..Tally::default() };
+    bob.netdev = Some(NetdevNumbers { tx_frames: 6, tx_dropped: 1, ..NetdevNumbers::default() });
+
+    let switch = BrainPort { flood_eligible: 2, flood_copies: 2, ..BrainPort::default() };
+    Snapshot { ports: vec![ann, bob], switch, strangers: PortDrops::default() }
+}
+
+fn port(name: &str, id: u16) -> PortNumbers {
+    PortNumbers {
+        name: name.to_owned(),
+        id,
+        counters: PortCounters::default(),
+        punted: 0,
+        drops: PortDrops::default(),
+        brain: BrainPort::default(),
+        netdev: None,
+    }
+}
+
+/// The laws that do not hold, as `law what`.
+fn broken(results: &[LawResult]) -> Vec<String> {
+    results.iter().filter(|result| !result.holds).map(|result| format!("{} {}", result.law, result.what)).collect()
+}
+
+/// The laws broken by one change to the quiet switch.
+fn broken_by(spoil: impl FnOnce(&mut Snapshot)) -> Vec<String> {
+    let mut snapshot = quiet();
+    spoil(&mut snapshot);
+    broken(&check_quiet(&snapshot))
+}
+
+fn note(snapshot: &Snapshot, what: &str) -> Option<String> {
+    check_quiet(snapshot).into_iter().find(|result| result.what.contains(what)).unwrap().note
+}
+
+#[test]
+fn every_law_holds_in_a_switch_that_keeps_its_books() {
+    let results = check_quiet(&quiet());
+    assert_eq!(broken(&results), [""; 0]);
+    assert!(["L1", "L2", "L3", "L5", "other"].iter().all(|law| results.iter().any(|result| result.law == *law)));
+    assert!(results.iter().all(|result| result.left == result.right), "all exact: {results:#?}");
+    assert_eq!(broken(&check_quiet(&Snapshot::default())), [""; 0], "an empty switch keeps them too");
+}
+
+#[test]
+fn a_frame_that_vanishes_at_ingress_breaks_l1() {
+    let law = ["L1 ann: came in = forwarded + dropped + punted"];
+    assert_eq!(broken_by(|s| s.ports[0].counters.forwarded -= 1), law);
+    assert_eq!(broken_by(|s| s.ports[0].drops.ingress[3].frames = 0), law);
+    assert_eq!(broken_by(|s| s.ports[0].drops.ingress[31].frames = 1), law, "nor may one be doubled");
+}
+
+#[test]
+fn a_frame_that_stays_in_flight_breaks_l1_at_rest() {
+    let mut snapshot = quiet();
+    snapshot.ports[0].counters.ingress.frames += 1;
+    snapshot.ports[0].punted += 1;
+    snapshot.ports[0].netdev = None;
+    assert_eq!(in_flight(&snapshot.ports[0]), 1);
+    assert_eq!(broken(&check_quiet(&snapshot)), ["L1 ann: punted = settled + unobserved"]);
+    assert_eq!(note(&snapshot, "punted = settled").unwrap(), "1 in flight");
+    snapshot.ports[0].brain.unobserved += 1;
+    assert_eq!(in_flight(&snapshot.ports[0]), 0);
+    assert_eq!(broken(&check_quiet(&snapshot)), [""; 0], "one that died with a killed brain is accounted for");
+}
+
+#[test]
+fn a_frame_settled_without_a_fate_breaks_l1() {
+    let law = ["L1 ann: forwarded + flooded + dropped by the brain = settled"];
+    assert_eq!(broken_by(|s| s.ports[0].brain.flooded -= 1), law);
+    assert_eq!(broken_by(|s| s.ports[0].brain.ingress_drops[7].frames += 1), law);
+}
+
+#[test]
+fn a_copy_that_vanishes_breaks_l2() {
+    let law = ["L2 bob: copies = went out + dropped"];
+    assert_eq!(broken_by(|s| s.ports[1].counters.copies += 1), law);
+    assert_eq!(broken_by(|s| s.ports[1].brain.copies += 1), law);
+    assert_eq!(broken_by(|s| s.ports[1].brain.egress_drops[2].frames = 0), law);
+    assert_eq!(broken_by(|s| s.ports[1].drops.egress[2].frames = 1), law);
+}
+
+#[test]
+fn a_flood_that_misses_a_port_breaks_l3() {
+    assert_eq!(broken_by(|s| s.switch.flood_eligible += 1), ["L3 the switch: eligible ports = copies of floods"]);
+    let forgotten = broken_by(|s| {
+        s.switch.flood_eligible = 0;
+        s.switch.flood_copies = 0;
+    });
+    assert_eq!(
+        forgotten,
+        [
+            "L3 the switch: its ports' eligible ports are in its sum",
+            "L3 the switch: its ports' copies of floods are in its sum"
+        ]
+    );
+    let removed = broken_by(|s| {
+        s.switch.flood_eligible += 5;
+        s.switch.flood_copies += 5;
+    });
+    assert_eq!(removed, [""; 0], "floods to ports that are no more");
+}
+
+#[test]
+fn a_kernel_that_saw_fewer_frames_than_we_did_breaks_l5() {
+    let mut snapshot = quiet();
+    snapshot.ports[0].netdev = Some(NetdevNumbers { rx_frames: 9, ..NetdevNumbers::default() });
+    assert_eq!(broken(&check_quiet(&snapshot)), ["L5 ann: the netdev received = came in"]);
+    snapshot.ports[0].netdev = Some(NetdevNumbers { rx_frames: 12, ..NetdevNumbers::default() });
+    assert_eq!(broken(&check_quiet(&snapshot)), [""; 0]);
+    assert_eq!(note(&snapshot, "ann: the netdev received").unwrap(), "2 ended before the reflex");
+}
+
+#[test]
+fn a_netdev_that_transmitted_something_else_breaks_l5() {
+    let with = |tx_frames, change: fn(&mut NetdevNumbers)| {
+        let mut netdev = NetdevNumbers { tx_frames, ..NetdevNumbers::default() };
+        change(&mut netdev);
+        let mut snapshot = quiet();
+        snapshot.ports[1].netdev = Some(netdev);
+        broken(&check_quiet(&snapshot))
+    };
+    let law = ["L5 bob: went out = the netdev transmitted or dropped"];
+    assert_eq!(with(7, |_| ()), [""; 0]);
+    assert_eq!(with(6, |_| ()), law, "one is missing");
+    assert_eq!(with(10, |_| ()), [""; 0], "cut into as many as a wire would have carried");
+    assert_eq!(with(11, |_| ()), law, "one too many");
+    assert_eq!(with(6, |netdev| netdev.has_ring = true), [""; 0], "a tap: not read yet");
+    assert_eq!(with(11, |netdev| netdev.has_ring = true), law);
+    assert_eq!(with(0, |netdev| netdev.peer_redirected = true), [""; 0], "past the counters");
+}
+
+#[test]
+fn a_drop_without_a_reason_of_its_own_is_a_fault() {
+    let law = ["other the switch: no drop is without a reason of its own"];
+    let other = DropReason::Other as usize;
+    assert_eq!(broken_by(|s| s.strangers.ingress[other].frames = 1), law);
+    assert!(broken_by(|s| s.ports[1].brain.egress_drops[other].frames = 1).contains(&law[0].to_owned()));
+}
+
+/// The switch with `more` frames sent by Ann, of which the brain has settled `settled`, all forwarded to Bob.
+fn busy(more: u64, settled: u64) -> Snapshot {
+    let mut snapshot = quiet();
+    let [ann, bob] = &mut snapshot.ports[..] else { panic!("two ports") };
+    ann.netdev.as_mut().unwrap().rx_frames += more;
+    ann.counters.ingress.frames += more;
+    ann.punted += more;
+    ann.brain.settled += settled;
+    ann.brain.forwarded += settled;
+    bob.brain.copies += settled;
+    bob.counters.egress.frames += settled;
+    bob.netdev.as_mut().unwrap().tx_frames += settled;
+    snapshot
+}
+
+#[test]
+fn every_law_holds_under_traffic_though_no_two_numbers_agree() {
+    let mut during = busy(200, 100);
+    during.ports[0].counters.ingress.frames += 7;
+    during.ports[1].brain.copies += 3;
+    during.ports[1].netdev.as_mut().unwrap().tx_frames -= 50;
+    assert!(!broken(&check_quiet(&during)).is_empty(), "at rest this would be a fault");
+    let results = check_moving(&busy(100, 20), &during, &busy(300, 250));
+    assert_eq!(broken(&results), [""; 0]);
+    assert_eq!(results.len(), check_quiet(&during).len());
+}
+
+#[test]
+fn what_is_lost_or_made_up_shows_under_traffic_too() {
+    let lost = |spoil: fn(&mut Snapshot)| {
+        let mut during = busy(200, 100);
+        spoil(&mut during);
+        broken(&check_moving(&busy(190, 90), &during, &busy(210, 110)))
+    };
+    assert_eq!(lost(|_| ()), [""; 0]);
+    assert_eq!(lost(|s| s.ports[0].punted -= 50), ["L1 ann: came in = forwarded + dropped + punted"]);
+    assert_eq!(lost(|s| s.ports[0].brain.unobserved += 200), ["L1 ann: punted = settled + unobserved"]);
+    assert!(lost(|s| s.ports[1].counters.egress.frames += 50).contains(&"L2 bob: copies = went out + dropped".into()));
+    assert!(lost(|s| s.strangers.egress[DropReason::Other as usize].frames = 1).concat().starts_with("other"));
+}
+
+#[test]
+fn a_port_that_came_or_went_meanwhile_is_left_out() {
+    let mut after = quiet();
+    after.ports.remove(1);
+    let results = check_moving(&quiet(), &quiet(), &after);
+    assert!(results.iter().any(|result| result.what.starts_with("ann")));
+    assert!(!results.iter().any(|result| result.what.starts_with("bob")));
+}

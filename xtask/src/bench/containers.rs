@@ -1,0 +1,147 @@
+//! Container to container: round trips and bulk TCP, small UDP frames, between two namespaces on one switch.
+
+use std::io::{Read, Write};
+use std::net::{TcpListener, TcpStream, UdpSocket};
+use std::process::{Command, Stdio};
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::thread;
+use std::time::{Duration, Instant};
+
+use anyhow::{Context, Result, bail};
+
+use super::lab::{Namespace, Running, pin, until};
+use super::statistics::median;
+use super::systems::System;
+
+/// Two containers on one switch. Fields are dropped in their order.
+pub struct Pair {
+    system: System,
+    client: Namespace,
+    server: Namespace,
+}
+
+const CLIENT: &str = "198.18.0.1";
+const SERVER: &str = "198.18.0.2";
+
+impl Pair {
+    /// Attaches two containers to the switch and lets them meet.
+    pub fn new(system: System, slot: &str) -> Result<Self> {
+        let client = Namespace::new(&format!("{slot}c"))?;
+        let server = Namespace::new(&format!("{slot}s"))?;
+        system.attach_container("c0", &client, &format!("{CLIENT}/24"))?;
+        system.attach_container("c1", &server, &format!("{SERVER}/24"))?;
+        let pair = Self { system, client, server };
+        pair.client.inside(|| {
+            let mut ping = Command::new("ping");
+            ping.args(["-q", "-c", "5", "-i", "0.05", "-w", "10", SERVER]);
+            crate::shell::output(&mut ping).context("two containers do not hear each other")
+        })?;
+        Ok(pair)
+    }
+
+    /// The switch under them.
+    pub fn system(&self) -> &System {
+        &self.system
+    }
+
+    /// Median round trip of one byte over TCP, in microseconds.
+    pub fn round_trip(&self, count: usize) -> Result<f64> {
+        let listener = self.server.inside(|| Ok(TcpListener::bind((SERVER, 0))?))?;
+        let port = listener.local_addr()?.port();
+        thread::scope(|scope| {
+            let echo = scope.spawn(move || -> Result<()> {
+                pin(1)?;
+                let (mut stream, _) = listener.accept()?;
+                stream.set_nodelay(true)?;
+                let mut byte = [0];
+                while stream.read(&mut byte)? == 1 {
+                    stream.write_all(&byte)?;
+                }
+                Ok(())
+            });
+            let times = self.client.inside(|| {
+                pin(0)?;
+                let mut stream = TcpStream::connect((SERVER, port))?;
+                stream.set_nodelay(true)?;
+                let mut byte = [0];
+                let mut times = Vec::with_capacity(count);
+                for _ in 0..count {
+                    let start = Instant::now();
+                    stream.write_all(&byte)?;
+                    stream.read_exact(&mut byte)?;
+                    times.push(start.elapsed().as_secs_f64() * 1e6);
+                }
+                Ok(times)
+            })?;
+            echo.join().ok().context("the echo panicked")??;
+            Ok(median(&times))
+        })
+    }
+
+    /// Gigabits per second of one TCP stream, by iperf3.
+    pub fn bulk(&self, secs: u32) -> Result<f64> {
+        let mut serve = Command::new("iperf3");
+        serve.args(["--server", "--one-off", "--bind", SERVER]).stdout(Stdio::null()).stdin(Stdio::null());
+        let _server = Running(self.server.spawn(&mut serve)?);
+        // Until the server listens, iperf3 reports an error, and says so only inside its report.
+        let rate = until(Duration::from_secs(10), || {
+            let mut ask = Command::new("iperf3");
+            ask.args(["--client", SERVER, "--json", "--congestion", "cubic", "--time", &secs.to_string()]);
+            let Ok(text) = self.client.inside(|| crate::shell::output(&mut ask)) else { return Ok(None) };
+            let report: serde_json::Value = serde_json::from_str(&text)?;
+            Ok(report.pointer("/end/sum_received/bits_per_second").and_then(serde_json::Value::as_f64))
+        });
+        Ok(rate.context("iperf3 reported no rate")? / 1e9)
+    }
+
+    /// Millions of 64-byte frames (as a wire counts them) per second that reached the receiver's UDP: those it read and
+    /// those its full buffer refused, which is its own doing and not the switch's.
+    pub fn small_frames(&self, time: Duration) -> Result<f64> {
+        let receiver = self.server.inside(|| Ok(UdpSocket::bind((SERVER, 0))?))?;
+        receiver.set_read_timeout(Some(Duration::from_millis(50)))?;
+        let port = receiver.local_addr()?.port();
+        let before = self.udp_arrivals()?;
+        let done = AtomicBool::new(false);
+        let elapsed = thread::scope(|scope| {
+            let sink = scope.spawn(|| -> Result<()> {
+                pin(1)?;
+                let mut buffer = [0; 64];
+                while !done.load(Ordering::Relaxed) {
+                    // A timeout is how the end is noticed.
+                    drop(receiver.recv(&mut buffer));
+                }
+                Ok(())
+            });
+            let sent = self.client.inside(|| {
+                pin(0)?;
+                let socket = UdpSocket::bind((CLIENT, 0))?;
+                socket.connect((SERVER, port))?;
+                let start = Instant::now();
+                while start.elapsed() < time {
+                    for _ in 0..64 {
+                        // 14 + 20 + 8 + 18 = 60 bytes, and 4 of checksum on a wire.
+                        socket.send(&[0; 18])?;
+                    }
+                }
+                Ok(start.elapsed())
+            });
+            done.store(true, Ordering::Relaxed);
+            sink.join().ok().context("the receiver panicked")??;
+            sent
+        })?;
+        let arrived = self.udp_arrivals()? - before;
+        if arrived == 0.0 {
+            bail!("no frame arrived");
+        }
+        Ok(arrived / elapsed.as_secs_f64() / 1e6)
+    }
+
+    /// Datagrams that reached UDP in the server's namespace since it exists.
+    fn udp_arrivals(&self) -> Result<f64> {
+        let text = self.server.inside(|| Ok(std::fs::read_to_string("/proc/thread-self/net/snmp")?))?;
+        let mut lines = text.lines().filter(|line| line.starts_with("Udp:")).map(str::split_whitespace);
+        let (names, values) = lines.next().zip(lines.next()).context("no UDP counters")?;
+        let counted = names.zip(values).filter(|(name, _)| ["InDatagrams", "RcvbufErrors"].contains(name));
+        counted.map(|(_, value)| value.parse::<f64>().context("a UDP counter")).sum()
+    }
+}

@@ -1,0 +1,233 @@
+//! `cargo xtask bench`: Weft beside a Linux bridge, on the same kind of ports, in one interleaved run.
+//!
+//! A single figure from a shared machine says little, so what is published is a ratio: both systems are measured
+//! alternately in the same minutes, and the median of the pairs' ratios is given with its 95 % interval
+//! ([`statistics`]). Absolute figures stand beside it for orientation. Netdevs have no queueing discipline and bridge
+//! netfilter is off, for both. The daemon is the release binary, started as an operator would.
+
+mod containers;
+mod idle;
+mod lab;
+mod report;
+mod statistics;
+mod sys;
+mod systems;
+mod tap;
+mod taps;
+
+use std::path::Path;
+use std::time::Duration;
+
+use anyhow::Result;
+
+use crate::workspace::{self, Profile};
+use crate::{setup, shell};
+use containers::Pair;
+use report::{Bound, Row};
+use systems::{Kind, System};
+
+/// What is measured, and for how long.
+#[derive(clap::Args)]
+pub struct Options {
+    /// Few and short samples: to see whether the bench works, not to publish.
+    #[arg(long)]
+    quick: bool,
+    /// Only rows whose name contains this (`tap`, `container`, `userspace`, `first`, `idle`).
+    #[arg(long)]
+    only: Option<String>,
+    /// Leave docs/BENCHMARKS.md alone.
+    #[arg(long)]
+    no_docs: bool,
+    /// Measure the bridge against itself: shows how far a ratio of this machine can be trusted.
+    #[arg(long)]
+    control: bool,
+}
+
+impl Options {
+    fn wants(&self, name: &str) -> bool {
+        self.only.as_deref().is_none_or(|part| name.contains(part))
+    }
+
+    fn pairs(&self) -> usize {
+        if self.quick { 3 } else { 15 }
+    }
+
+    /// A sample's length.
+    fn sample(&self) -> Duration {
+        Duration::from_millis(if self.quick { 200 } else { 1000 })
+    }
+
+    /// The system in our place.
+    fn kind(&self, ours: Kind) -> Kind {
+        if self.control { Kind::Bridge } else { ours }
+    }
+}
+
+/// Measures what is wanted, prints it, and writes it down.
+pub fn run(options: &Options) -> Result<()> {
+    setup::run(false)?;
+    shell::need_root("the bench")?;
+    let weft = if options.control { "weft".into() } else { workspace::weft(Profile::Release, [])? };
+    let mut rows = Vec::new();
+    if options.wants("tap") {
+        tap_rows(options, &weft, &mut rows)?;
+    }
+    if options.wants("container") {
+        container_rows(options, &weft, &mut rows)?;
+    }
+    if options.wants("userspace") {
+        userspace_rows(options, &weft, &mut rows)?;
+    }
+    if !options.control {
+        if options.wants("first") {
+            rows.push(first_row(options, &weft)?);
+        }
+        if options.wants("idle") {
+            idle_rows(options, &weft, &mut rows)?;
+        }
+    }
+    report::publish(&rows, options.quick || options.only.is_some() || options.no_docs || options.control)
+}
+
+fn tap_rows(options: &Options, weft: &Path, rows: &mut Vec<Row>) -> Result<()> {
+    let ours = System::start(options.kind(Kind::Weft), weft, "a")?;
+    let theirs = System::start(Kind::Bridge, weft, "b")?;
+    let (a, mut b) = tap::acquainted(&ours)?;
+    let (c, mut d) = tap::acquainted(&theirs)?;
+    let short = [tap::small(a.mac(), b.mac()), tap::super_frame(a.mac(), b.mac())];
+    let [small, large] = &short;
+
+    eprint!("tap to tap, 60-byte frames ");
+    let bursts = if options.quick { 100 } else { 1000 };
+    let ratio = statistics::compare(
+        options.pairs(),
+        || taps::write_cost(&a, &mut b, small, 200, bursts),
+        || taps::write_cost(&c, &mut d, small, 200, bursts),
+    )?;
+    rows.push(Row::ratio(
+        "bench:tap-60",
+        "tap to tap, 60-byte frame, CPU of the sender's write",
+        "ns",
+        Bound::AtMost(0.95),
+        ratio,
+    ));
+
+    eprint!("tap to tap, 64 KiB super-frames ");
+    let ratio = statistics::compare(
+        options.pairs(),
+        || taps::write_cost(&a, &mut b, large, 50, bursts / 5),
+        || taps::write_cost(&c, &mut d, large, 50, bursts / 5),
+    )?;
+    rows.push(Row::ratio(
+        "bench:tap-gso",
+        "tap to tap, 64 KiB GSO frame, CPU of the sender's write",
+        "ns",
+        Bound::AtMost(1.0),
+        ratio,
+    ));
+    ours.balanced()
+}
+
+fn container_rows(options: &Options, weft: &Path, rows: &mut Vec<Row>) -> Result<()> {
+    let ours = Pair::new(System::start(options.kind(Kind::Weft), weft, "c")?, "c")?;
+    let theirs = Pair::new(System::start(Kind::Bridge, weft, "d")?, "d")?;
+    let pairs = options.pairs();
+
+    eprint!("container to container, TCP round trip ");
+    let count = if options.quick { 2_000 } else { 10_000 };
+    let ratio = statistics::compare(pairs, || ours.round_trip(count), || theirs.round_trip(count))?;
+    rows.push(Row::ratio(
+        "bench:container-rr",
+        "container to container, TCP round trip p50",
+        "µs",
+        Bound::AtMost(1.0),
+        ratio,
+    ));
+
+    eprint!("container to container, bulk TCP ");
+    let ratio = statistics::compare(pairs, || ours.bulk(1), || theirs.bulk(1))?;
+    rows.push(Row::ratio(
+        "bench:container-bulk",
+        "container to container, bulk TCP",
+        "Gb/s",
+        Bound::AtLeast(1.0),
+        ratio,
+    ));
+
+    eprint!("container to container, 64-byte UDP ");
+    let time = options.sample();
+    let ratio = statistics::compare(pairs, || ours.small_frames(time), || theirs.small_frames(time))?;
+    rows.push(Row::ratio(
+        "bench:container-udp",
+        "container to container, 64-byte UDP delivered",
+        "M/s",
+        Bound::AtLeast(1.05),
+        ratio,
+    ));
+    ours.system().balanced()
+}
+
+fn userspace_rows(options: &Options, weft: &Path, rows: &mut Vec<Row>) -> Result<()> {
+    let ours = System::start(options.kind(Kind::WeftUserspace), weft, "u")?;
+    let theirs = System::start(Kind::Bridge, weft, "v")?;
+    let (mut a, mut b) = tap::acquainted(&ours)?;
+    let (mut c, mut d) = tap::acquainted(&theirs)?;
+    let (pairs, time) = (options.pairs(), options.sample());
+
+    eprint!("user space, 64 KiB super-frames ");
+    let ratio = statistics::compare(pairs, || taps::bulk(&a, &mut b, time), || taps::bulk(&c, &mut d, time))?;
+    rows.push(Row::ratio(
+        "bench:userspace-bulk",
+        "user space only, tap to tap, 64 KiB GSO",
+        "Gb/s",
+        Bound::AtLeast(0.5),
+        ratio,
+    ));
+
+    eprint!("user space, round trip ");
+    let count = if options.quick { 1_000 } else { 5_000 };
+    let ratio = statistics::compare(
+        pairs,
+        || taps::round_trip(&mut a, &mut b, count),
+        || taps::round_trip(&mut c, &mut d, count),
+    )?;
+    rows.push(Row::ratio(
+        "bench:userspace-rr",
+        "user space only, tap to tap, round trip p50",
+        "µs",
+        Bound::AtMost(2.0),
+        ratio,
+    ));
+    ours.balanced()
+}
+
+fn first_row(options: &Options, weft: &Path) -> Result<Row> {
+    let system = System::start(Kind::Weft, weft, "f")?;
+    let (mut a, mut b) = tap::acquainted(&system)?;
+    eprintln!("first frame to verdict in effect");
+    let count = if options.quick { 20 } else { 300 };
+    let times = (0..count).map(|n| taps::first_verdict(&system, &mut a, &mut b, n)).collect::<Result<Vec<f64>>>()?;
+    system.balanced()?;
+    let what = "first frame between two new stations until the verdict is in effect, median";
+    Ok(Row::value("bench:first-verdict", what, "µs", Bound::AtMost(200.0), statistics::median(&times)))
+}
+
+fn idle_rows(options: &Options, weft: &Path, rows: &mut Vec<Row>) -> Result<()> {
+    eprintln!("idle with 100 ports");
+    let idle = idle::measure(weft, Duration::from_secs(if options.quick { 3 } else { 20 }))?;
+    rows.push(Row::value(
+        "bench:idle-cpu",
+        "idle daemon with 100 ports, processor",
+        "%",
+        Bound::AtMost(0.1),
+        idle.cpu_percent,
+    ));
+    rows.push(Row::value(
+        "bench:idle-rss",
+        "idle daemon with 100 ports, resident memory",
+        "MiB",
+        Bound::AtMost(30.0),
+        idle.rss_mib,
+    ));
+    Ok(())
+}

@@ -1,0 +1,177 @@
+//! The table: printed, kept as JSON in `target/bench/`, and written into `docs/BENCHMARKS.md`.
+
+use std::fmt::Write as _;
+use std::fs;
+
+use anyhow::{Context, Result};
+use serde::Serialize;
+
+use super::statistics::Ratio;
+use crate::{shell, workspace};
+
+/// What a row promises.
+#[derive(Clone, Copy, Serialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Bound {
+    /// Not above this.
+    AtMost(f64),
+    /// Not below this.
+    AtLeast(f64),
+}
+
+impl Bound {
+    fn holds(self, value: f64) -> bool {
+        match self {
+            Self::AtMost(bound) => value <= bound,
+            Self::AtLeast(bound) => value >= bound,
+        }
+    }
+
+    fn text(self) -> String {
+        match self {
+            Self::AtMost(bound) => format!("≤ {bound}"),
+            Self::AtLeast(bound) => format!("≥ {bound}"),
+        }
+    }
+}
+
+/// One line of the table: a ratio against the bridge, or a value of ours alone.
+#[derive(Serialize)]
+pub struct Row {
+    name: &'static str,
+    what: &'static str,
+    unit: &'static str,
+    bound: Bound,
+    value: f64,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    ratio: Option<Ratio>,
+}
+
+impl Row {
+    /// A comparison; what is bounded is the median ratio.
+    pub fn ratio(name: &'static str, what: &'static str, unit: &'static str, bound: Bound, ratio: Ratio) -> Self {
+        Self { name, what, unit, bound, value: ratio.median, ratio: Some(ratio) }
+    }
+
+    /// A figure of ours.
+    pub fn value(name: &'static str, what: &'static str, unit: &'static str, bound: Bound, value: f64) -> Self {
+        Self { name, what, unit, bound, value, ratio: None }
+    }
+
+    fn markdown(&self) -> String {
+        let unit = self.unit;
+        let (figure, absolute) = match &self.ratio {
+            Some(r) => (
+                format!("**{:.2}** ({:.2}–{:.2}, {} pairs)", r.median, r.low, r.high, r.pairs),
+                format!("{:.4} / {:.4} {unit}", Short(r.ours), Short(r.theirs)),
+            ),
+            None => (format!("**{:.4} {unit}**", Short(self.value)), "–".to_owned()),
+        };
+        let held = if self.bound.holds(self.value) { "yes" } else { "**no**" };
+        let bound = self.bound.text();
+        let bound = if self.ratio.is_some() { bound } else { format!("{bound} {unit}") };
+        let name = self.name.trim_start_matches("bench:");
+        format!("| {} (`{name}`) | {figure} | {absolute} | {bound} | {held} |", self.what)
+    }
+}
+
+/// A number with about three digits that count.
+struct Short(f64);
+
+impl std::fmt::Display for Short {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        match self.0.abs() {
+            x if x >= 100.0 => write!(f, "{:.0}", self.0),
+            x if x >= 10.0 => write!(f, "{:.1}", self.0),
+            _ => write!(f, "{:.2}", self.0),
+        }
+    }
+}
+
+/// Where and with what it was measured.
+#[derive(Serialize)]
+struct Machine {
+    kernel: String,
+    processors: usize,
+    model: String,
+    revision: String,
+    date: String,
+}
+
+impl Machine {
+    fn look() -> Result<Self> {
+        let info = fs::read_to_string("/proc/cpuinfo").unwrap_or_default();
+        let model = info.lines().find_map(|line| line.strip_prefix("model name")).unwrap_or("unknown");
+        Ok(Self {
+            kernel: shell::line("uname -r")?.trim().to_owned(),
+            processors: std::thread::available_parallelism()?.get(),
+            model: model.trim_matches([' ', '\t', ':']).to_owned(),
+            revision: shell::line("git describe --always --dirty")
+                .map_or_else(|_| "unknown".to_owned(), |text| text.trim().to_owned()),
+            date: shell::line("date -u +%Y-%m-%d")?.trim().to_owned(),
+        })
+    }
+}
+
+#[derive(Serialize)]
+struct Report<'a> {
+    machine: Machine,
+    rows: &'a [Row],
+}
+
+/// Prints the table and keeps it; a run that is partial or short does not touch the document.
+pub fn publish(rows: &[Row], partial: bool) -> Result<()> {
+    let report = Report { machine: Machine::look()?, rows };
+    let folder = workspace::target().join("bench");
+    fs::create_dir_all(&folder)?;
+    let file = folder.join("latest.json");
+    fs::write(&file, serde_json::to_string_pretty(&report)?).with_context(|| file.display().to_string())?;
+    eprintln!("\n{}", table(rows));
+    eprintln!("bench: {}", file.display());
+    if !partial {
+        let document = workspace::root().join("docs/BENCHMARKS.md");
+        fs::write(&document, markdown(&report)?)?;
+        eprintln!("bench: {}", document.display());
+    }
+    Ok(())
+}
+
+fn table(rows: &[Row]) -> String {
+    let head =
+        "| what | ratio to a Linux bridge (95 % interval) | Weft / bridge | promise | held |\n|---|---|---|---|---|\n";
+    rows.iter().fold(head.to_owned(), |text, row| text + &row.markdown() + "\n")
+}
+
+fn markdown(report: &Report<'_>) -> Result<String> {
+    let Machine { kernel, processors, model, revision, date } = &report.machine;
+    let mut text = String::from(
+        "# Benchmarks\n\n<!-- Generated by `cargo xtask bench`; do not edit. -->\n\n\
+         Ratios, because a single figure of a shared machine says little: Weft and a Linux bridge are measured\n\
+         alternately on ports of the same kind, in namespaces of their own, without queueing discipline and without bridge\n\
+         netfilter. A ratio is the median over the pairs, with its bootstrap 95 % interval. Less is better for costs and\n\
+         times, more for rates.\n\n",
+    );
+    write!(text, "{date}, revision {revision}, Linux {kernel}, {processors} × {model}\n\n{}\n", table(report.rows))?;
+    text.push_str(METHOD);
+    Ok(text)
+}
+
+/// How each row is measured.
+const METHOD: &str = "\
+## How
+
+- **tap to tap**: one pinned thread plays the VMM on both taps (`IFF_VNET_HDR`, offloads, non-blocking). It writes a burst
+  (200 small frames, 50 large ones), then drains the other tap; the CPU time of the writes is what counts, because a
+  switch in the kernel runs inside them. No wake-up and no second processor take part. Every frame must arrive.
+- **container to container**: two namespaces. Round trips are one byte over TCP between two pinned threads; bulk is
+  iperf3, one stream, cubic; UDP counts datagrams that reached the receiver's UDP layer, whether it read them or its
+  full buffer refused them.
+- **user space only**: `--datapath userspace`, where no verdict is cached. Bulk keeps 32 super-frames of 45 segments on
+  their way; a lost or cut frame ends the run. Round trips are 60-byte frames, both ends asleep until one comes.
+- **first frame**: a new station sends to another that only announced itself, and sends on every 10 µs. The punt
+  tap's netdev counter says how many of these frames the brain was handed; the first one after them went by a cached
+  verdict. The figure is an upper bound, at most 10 µs too large.
+- **idle**: 100 taps that nobody holds; processor time from `/proc/PID/task/*/schedstat` over 20 s, memory from `VmRSS`.
+
+`cargo xtask bench --control` measures the bridge against itself, and so shows what a ratio of 1.00 looks like here.
+";

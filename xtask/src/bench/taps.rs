@@ -1,0 +1,175 @@
+//! Tap to tap: what a write costs, how much flows, how long a round trip takes, when a verdict is in effect.
+
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use std::thread;
+use std::time::{Duration, Instant};
+
+use anyhow::{Context, Result, bail};
+use rustix::event::{PollFd, PollFlags, poll};
+
+use super::lab::{pin, pinned, until};
+use super::statistics::median;
+use super::systems::System;
+use super::tap::{self, SUPER_BYTES, Station};
+
+/// CPU nanoseconds per write: one pinned thread writes a burst, then drains the other tap. No wake-ups, no second
+/// processor. Every frame must arrive.
+pub fn write_cost(a: &Station, b: &mut Station, frame: &[u8], burst: usize, bursts: u32) -> Result<f64> {
+    let bytes = frame.len() - tap::VNET_BYTES;
+    let cpu = pinned(0, || {
+        let mut cpu = 0;
+        for _ in 0..bursts {
+            let start = tap::cpu_ns();
+            for _ in 0..burst {
+                a.send(frame)?;
+            }
+            cpu += tap::cpu_ns() - start;
+            let arrived = b.drain(bytes)?;
+            if arrived != burst {
+                bail!("{burst} frames were written and {arrived} were there to read");
+            }
+        }
+        Ok(cpu)
+    })?;
+    let frames = i64::try_from(burst)? * i64::from(bursts);
+    Ok(f64_of(cpu)? / f64_of(frames)?)
+}
+
+/// Gigabits per second of super-frames from one tap to the other, with at most 32 on their way, as TCP's window would
+/// have it; who has nothing to do sleeps. A frame that is lost or cut is an error: the window never comes back.
+pub fn bulk(a: &Station, b: &mut Station, time: Duration) -> Result<f64> {
+    const WINDOW: u64 = 32;
+    let frame = tap::super_frame(a.mac(), b.mac());
+    let received = AtomicU64::new(0);
+    let done = AtomicBool::new(false);
+    thread::scope(|scope| {
+        let writer = scope.spawn(|| {
+            pin(0)?;
+            source(a, &frame, &received, WINDOW, time)
+        });
+        let wake = writer.thread().clone();
+        let sink = scope.spawn(|| -> Result<()> {
+            pin(1)?;
+            while !done.load(Ordering::Relaxed) {
+                let count = b.drain(SUPER_BYTES)?;
+                received.fetch_add(count as u64, Ordering::Release);
+                wake.unpark();
+                if count == 0 {
+                    wait(b.file())?;
+                }
+            }
+            Ok(())
+        });
+        let rate = writer.join();
+        done.store(true, Ordering::Relaxed);
+        sink.join().ok().context("the receiver panicked")??;
+        rate.ok().context("the sender panicked")?
+    })
+}
+
+/// The writing half of [`bulk`].
+fn source(a: &Station, frame: &[u8], received: &AtomicU64, window: u64, time: Duration) -> Result<f64> {
+    let start = Instant::now();
+    let mut sent = 0;
+    let mut moved = Instant::now();
+    while start.elapsed() < time || received.load(Ordering::Acquire) < sent {
+        if start.elapsed() < time && sent - received.load(Ordering::Acquire) < window {
+            a.send(frame)?;
+            sent += 1;
+            moved = Instant::now();
+        } else if moved.elapsed() > Duration::from_secs(2) {
+            bail!("{} of {sent} super-frames are lost or cut", sent - received.load(Ordering::Acquire));
+        } else {
+            thread::park_timeout(Duration::from_millis(100));
+        }
+    }
+    let bits = f64_of(i64::try_from(sent)?)? * f64_of(i64::try_from(SUPER_BYTES)?)? * 8.0;
+    Ok(bits / start.elapsed().as_secs_f64() / 1e9)
+}
+
+/// Median round trip of a 60-byte frame in microseconds; the other station sleeps until one comes.
+pub fn round_trip(a: &mut Station, b: &mut Station, count: usize) -> Result<f64> {
+    let there = tap::small(a.mac(), b.mac());
+    let back = tap::small(b.mac(), a.mac());
+    let done = AtomicBool::new(false);
+    thread::scope(|scope| {
+        let echo = scope.spawn(|| -> Result<()> {
+            pin(1)?;
+            while !done.load(Ordering::Relaxed) {
+                wait(b.file())?;
+                for _ in 0..b.drain(60)? {
+                    b.send(&back)?;
+                }
+            }
+            Ok(())
+        });
+        let result = pinned(0, || {
+            let mut times = Vec::with_capacity(count);
+            for _ in 0..count {
+                let start = Instant::now();
+                a.send(&there)?;
+                while a.drain(60)? == 0 {
+                    wait(a.file())?;
+                    if start.elapsed() > Duration::from_secs(2) {
+                        bail!("a frame did not come back");
+                    }
+                }
+                times.push(start.elapsed().as_secs_f64() * 1e6);
+            }
+            Ok(median(&times))
+        });
+        done.store(true, Ordering::Relaxed);
+        echo.join().ok().context("the echo panicked")??;
+        result
+    })
+}
+
+/// Microseconds from the first frame of a new station to another until the reflex forwards by itself.
+///
+/// The first frame is followed by one every `STEP`, all of the same pair. The kernel counts how many frames the punt tap
+/// handed to the daemon; when they are k more than before, frame k (counted from 0) was the first that was forwarded by
+/// a cached verdict, so the verdict was in effect when that frame was written. The answer is an upper bound that is at
+/// most one step too large.
+pub fn first_verdict(system: &System, a: &mut Station, b: &mut Station, number: u32) -> Result<f64> {
+    const STEP: Duration = Duration::from_micros(10);
+    const FRAMES: u32 = 200;
+    let (source, destination) = (tap::mac(0x0100_0000 + number), tap::mac(0x0200_0000 + number));
+    // The destination says that it is there, as ARP would; the source is heard of for the first time when it sends.
+    b.send(&tap::small(destination, [0xff; 6]))?;
+    a.expect(60, Duration::from_secs(1)).context("the announcement did not arrive")?;
+    let before = system.punted()?;
+
+    let frame = tap::small(source, destination);
+    let mut written = Vec::new();
+    let start = Instant::now();
+    for n in 0..FRAMES {
+        while start.elapsed() < STEP * n {
+            std::hint::spin_loop();
+        }
+        written.push(start.elapsed());
+        a.send(&frame)?;
+    }
+    until(Duration::from_secs(1), || Ok((b.drain(60)? == 0).then_some(())))?;
+    let handed = system.punted()? - before;
+    // None within two milliseconds is at least that; a median can live with it.
+    let first = written.get(usize::try_from(handed)?).copied().unwrap_or_else(|| start.elapsed());
+    Ok(first.as_secs_f64() * 1e6)
+}
+
+/// Sleeps until there is something to read, at most a tenth of a second.
+fn wait(file: &std::fs::File) -> Result<()> {
+    let patience = rustix::event::Timespec { tv_sec: 0, tv_nsec: 100_000_000 };
+    match poll(&mut [PollFd::new(file, PollFlags::IN)], Some(&patience)) {
+        Ok(_) | Err(rustix::io::Errno::INTR) => Ok(()),
+        Err(error) => Err(error).context("poll"),
+    }
+}
+
+/// A count as a number to divide by; exact up to 2^53.
+#[expect(clippy::cast_precision_loss, reason = "counts and nanoseconds here stay below 2^53, which is checked")]
+fn f64_of(count: i64) -> Result<f64> {
+    if count.unsigned_abs() >> 53 != 0 {
+        bail!("{count} is too large to be exact");
+    }
+    Ok(count as f64)
+}

@@ -1,0 +1,67 @@
+//! `cargo xtask ci`: what must hold before a change is taken, in the order of the cheapest refusal first.
+
+use std::path::{Path, PathBuf};
+use std::time::{Duration, Instant};
+
+use anyhow::{Context, Result};
+
+use crate::{ebpf, setup, shell, test, tidy};
+
+/// What each step took, printed when it is over, however it is over.
+#[derive(Default)]
+struct Times(Vec<(&'static str, Duration)>);
+
+impl Times {
+    /// Does a step.
+    fn step<T>(&mut self, name: &'static str, work: impl FnOnce() -> Result<T>) -> Result<T> {
+        eprintln!("── {name}");
+        let start = Instant::now();
+        let outcome = work().with_context(|| format!("ci: step '{name}' failed"));
+        self.0.push((name, start.elapsed()));
+        outcome
+    }
+}
+
+impl Drop for Times {
+    fn drop(&mut self) {
+        eprintln!("── time");
+        for (name, time) in &self.0 {
+            eprintln!("{name:<16} {:>7.1} s", time.as_secs_f64());
+        }
+        eprintln!("{:<16} {:>7.1} s", "all", self.0.iter().map(|(_, time)| time.as_secs_f64()).sum::<f64>());
+    }
+}
+
+/// Runs every step and stops at the first that fails.
+pub fn run() -> Result<()> {
+    let mut times = Times::default();
+    times.step("setup", || setup::run(true))?;
+    times.step("format", || shell::run(&mut shell::cargo(["fmt", "--all", "--check"])))?;
+    times.step("tidy", tidy::run)?;
+    times.step("ebpf lint", ebpf::lint)?;
+    let object = times.step("ebpf rebuild", ebpf::verify)?;
+    times.step("clippy", clippy)?;
+    times.step("documentation", documentation)?;
+    times.step("test", || tests(object))
+}
+
+fn clippy() -> Result<()> {
+    shell::run(&mut shell::cargo(["clippy", "--locked", "--workspace", "--all-targets", "--", "-D", "warnings"]))
+}
+
+fn documentation() -> Result<()> {
+    let mut command = shell::cargo(["doc", "--locked", "--workspace", "--no-deps", "--document-private-items"]);
+    shell::run(command.env("RUSTDOCFLAGS", "-D warnings"))
+}
+
+/// Every test, none skipped for want of what the machine must offer. `object` is a kernel half that another toolchain
+/// than the committed one's built: its bytes differ, so it has to behave.
+fn tests(object: Option<PathBuf>) -> Result<()> {
+    let mut require = vec!["root", "bpf", "qemu"];
+    if std::env::var_os("WEFT_PCAPS").is_some_and(|folder| Path::new(&folder).is_dir()) {
+        require.push("pcaps");
+    }
+    let mut variables = vec![("WEFT_TESTS_REQUIRE", require.join(",").into())];
+    variables.extend(object.map(|path| ("WEFT_EBPF_OBJECT", path.into_os_string())));
+    test::run(None, &[], &variables)
+}
