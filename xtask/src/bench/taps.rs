@@ -48,7 +48,8 @@ pub fn bulk(a: &Station, b: &mut Station, time: Duration) -> Result<f64> {
             source(a, &frame, &received, WINDOW, time)
         });
         let wake = writer.thread().clone();
-        let sink = scope.spawn(|| -> Result<()> {
+        let (received, done) = (&received, &done);
+        let sink = scope.spawn(move || -> Result<()> {
             pin(1)?;
             while !done.load(Ordering::Relaxed) {
                 let count = b.drain(SUPER_BYTES)?;
