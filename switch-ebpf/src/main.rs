@@ -27,6 +27,7 @@ use aya_ebpf::bindings::TC_ACT_SHOT;
 use aya_ebpf::helpers::generated::{bpf_jiffies64, bpf_redirect, bpf_redirect_peer, bpf_skb_vlan_pop};
 use aya_ebpf::macros::classifier;
 use aya_ebpf::programs::TcContext;
+use aya_log_ebpf::warn;
 use switch_common::{
     DropReason, LINK_SLOTS, PORT_GUEST_OFFLOADS, PORT_ID_MAX, PORT_UP, PUNT_ID_MASK, PUNT_TPID, PairVerdict,
     PortCounters, VERDICT_ARMED, VERDICT_FORWARD, VERDICT_FORWARD_PEER, Way,
@@ -88,6 +89,8 @@ fn inject(ctx: TcContext) -> i32 {
     // SAFETY: an element of a per-CPU map.
     unsafe { (*counters).injected += 1 };
     if id == 0 {
+        // Only the brain writes here, and never this: worth a line in the log, and no guest can cause it.
+        warn!(&ctx, "a copy of {} bytes for port {} was written to the punt tap: dropped", bytes, tag);
         return drop_frame(0, Way::Egress, DropReason::Other, bytes);
     }
     // SAFETY: an element of a map, found by a lookup.

@@ -15,6 +15,7 @@
 mod attach;
 mod brain;
 mod counters;
+mod diagnostics;
 mod error;
 mod maps;
 mod netlink;
@@ -35,6 +36,7 @@ use switch_common::{PortConfig, PortId, Settings};
 
 pub use attach::{Attachment, ForeignProgram, Hook};
 pub use brain::{BrainCells, BrainPage, Cell, DropCells};
+pub use diagnostics::Diagnostics;
 pub use error::ReflexError;
 pub use pins::Adopted;
 pub use verdicts::{VerdictError, VerdictMap};
