@@ -23,7 +23,7 @@ fn netdevs_that_cannot_be_ports_are_refused_and_left_as_they_were() {
         let daemon = Daemon::start(arena, Mode::Kernel)?;
         let _a = topology::station(&daemon, "a")?;
         for netdev in ["enslaved", "addressed"] {
-            arena.ip(&format!("link add {netdev} type dummy"))?;
+            arena.ip(&format!("link add {netdev} type veth peer name {netdev}-far"))?;
         }
         arena.ip("link add br9 type bridge")?;
         arena.ip("link set dev enslaved master br9")?;
@@ -82,7 +82,7 @@ fn namespaces_that_are_missing_or_taken_are_refused() {
     Arena::run(&[Need::Bpf], |arena| {
         let daemon = Daemon::start(arena, Mode::Kernel)?;
         let blue = Namespace::new("blue")?;
-        blue.run("ip link add eth0 type dummy")?;
+        blue.run("ip link add eth0 type veth peer name far")?;
         let before = arena.netdevs()?;
         refused(&daemon, &["port", "add", "p", "--netns", "nowhere"], &[1, 4], "nowhere")?;
         refused(&daemon, &["port", "add", "p", "--netns", "/run/netns/nowhere"], &[1, 4], "nowhere")?;

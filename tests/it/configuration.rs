@@ -91,7 +91,10 @@ fn what_is_exported_can_be_applied_and_is_what_runs() {
         }
         fs::write("/run/exported.toml", &exported)?;
         daemon.cli().run("check /run/exported.toml")?;
-        daemon.cli().run("apply /run/exported.toml")?;
+        // What a command made belongs to commands, until a file takes it over.
+        let refusal = daemon.cli().refused("apply /run/exported.toml")?;
+        ensure!(refusal.code == 5 && refusal.message.contains("--prune"), "{refusal:?}");
+        daemon.cli().run("apply /run/exported.toml --prune")?;
         ensure!(daemon.cli().run("export")? == exported, "export, apply, export is not the identity");
         daemon.stop(arena)
     });
@@ -115,7 +118,7 @@ fn bad_files() -> Vec<(String, &'static str, &'static str)> {
     let good = "[switch]\naging_secs = 300\n";
     vec![
         (format!("{good}colour = \"red\"\n"), ":3:1", "colour"),
-        (format!("{good}stations_max = \"many\"\n"), ":3:16", "stations_max"),
+        (format!("{good}stations_max = \"many\"\n"), ":3:16", "many"),
         (format!("{good}\n{}", file_of(&["x", "x"])), ":8:", "x"),
         (format!("{good}[[port]]\nname = \"\"\nnetdev = \"a\"\n"), ":4:8", "empty"),
         (format!("{good}[[port]]\nname = \"a/b\"\nnetdev = \"a\"\n"), ":4:8", "a/b"),
@@ -151,7 +154,7 @@ fn a_bad_file_is_refused_with_line_and_column_by_check_apply_and_reload_and_the_
         // One port of two cannot be had: neither is.
         let _new = Station::plain("new")?;
         arena.ip("link add br9 type bridge")?;
-        arena.ip("link add d9 type dummy")?;
+        arena.ip("link add d9 type veth peer name d9-far")?;
         arena.ip("link set dev d9 master br9")?;
         fs::write("/run/bad.toml", file_of(&["a", "b", "new", "d9"]))?;
         let refusal = daemon.cli().refused("apply /run/bad.toml")?;

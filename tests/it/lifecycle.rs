@@ -4,6 +4,7 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::thread;
 
 use anyhow::{Context as _, Result, ensure};
+use weft_tests::command::run;
 use weft_tests::frames::{self, Builder, MacAddr};
 use weft_tests::stream::Stream;
 use weft_tests::topology::{self, Container};
@@ -104,7 +105,13 @@ fn containers_keep_talking_while_the_daemon_is_dead() {
 fn an_orderly_stop_with_remove_leaves_guest_taps_as_they_were_found() {
     Arena::run(&[Need::Bpf], |arena| {
         let tap = Station::plain("guest")?;
-        let before = arena.ip("-d link show dev guest")?;
+        arena.ip("link set dev guest up")?;
+        let found = || -> Result<String> {
+            // The kernel notices a carrier in its own time.
+            wait::until_true("guest is up", wait::SOON, || Ok(arena.ip("link show dev guest")?.contains("state UP")))?;
+            Ok(arena.ip("-d link show dev guest")? + &run("sysctl net.ipv6.conf.guest.disable_ipv6")?)
+        };
+        let before = found()?;
         let mut daemon = Daemon::start_with(arena, "weft0", Mode::Kernel, &["--on-stop", "remove"])?;
         topology::attach(&daemon, "guest")?;
         daemon.cli().run("port add made --tap made0")?;
@@ -112,7 +119,7 @@ fn an_orderly_stop_with_remove_leaves_guest_taps_as_they_were_found() {
         daemon.settle()?;
         daemon.terminate()?;
         daemon.assert_gone(arena)?;
-        let after = arena.ip("-d link show dev guest")?;
+        let after = found()?;
         ensure!(before == after, "before:\n{before}\nafter:\n{after}");
         ensure!(arena.netdevs()? == ["guest"], "{:?}", arena.netdevs()?);
         drop(tap);

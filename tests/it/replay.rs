@@ -38,8 +38,10 @@ fn replay(mode: Mode) {
             );
         }
         ensure!(files > 0 && taken > 0, "no Ethernet capture in {}", folder.display());
-        // Alive, and still a switch.
-        sender.send(&Builder::new(frames::station(1), MacAddr::BROADCAST).number(1).build())?;
+        // Alive, and still a switch. The sender has spent what it may have flooded, so it is the others that speak first.
+        b.send(&Builder::new(frames::station(2), MacAddr::BROADCAST).number(2).build())?;
+        sender.receive_until(wait::SOON, |frame| frames::number_of(frame) == Some(2))?;
+        sender.send(&Builder::new(frames::station(1), frames::station(2)).number(1).build())?;
         b.receive_until(wait::SOON, |frame| frames::number_of(frame) == Some(1))?;
         daemon.settle()?;
         // What the kernel's own counter saw come in is what the port counts, but for tags cut short, freed before us.

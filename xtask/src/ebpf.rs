@@ -2,7 +2,8 @@
 //!
 //! Two toolchains can build it: Debian's `rustc-web` with the prebuilt core of `libstd-rust-web-dev-bpf`, or a rustup
 //! nightly with `rust-src`. Both link with `bpf-linker`. The object depends on neither the folder it was built in nor the
-//! user's home: two `--remap-path-prefix` see to that, so the same toolchain gives the same bytes.
+//! user's home, so the same toolchain gives the same bytes: two `--remap-path-prefix` keep folders out of the line
+//! information, and the crate's hash is taken out of the functions' names.
 
 use std::ffi::OsString;
 use std::path::{Path, PathBuf};
@@ -159,14 +160,9 @@ fn compile() -> Result<(Vec<u8>, Provenance)> {
 
     let linked = target_dir.join(TARGET).join("release/weft");
     let stripped = target_dir.join("stripped.o");
-    let strip = ["--strip-debug", "-o"];
-    let versioned = format!("llvm-strip-{major}");
-    let mut strip_command = Command::new("llvm-strip");
-    strip_command.args(strip).arg(&stripped).arg(&linked).env("PATH", &path);
-    run(&mut strip_command).or_else(|_| {
-        run(Command::new(&versioned).args(strip).arg(&stripped).arg(&linked))
-            .with_context(|| format!("llvm-strip is not there; install llvm-{major}"))
-    })?;
+    let mut strip = Command::new("llvm-objcopy");
+    strip.arg("--strip-debug").args(anonymous_symbols(&linked, &path)?).arg(&linked).arg(&stripped).env("PATH", &path);
+    run(&mut strip).with_context(|| format!("llvm-objcopy is not there; install llvm-{major}"))?;
     let object = fs::read(&stripped)?;
     let provenance = Provenance {
         object_sha256: source_hash::sha256(&object),
@@ -176,6 +172,19 @@ fn compile() -> Result<(Vec<u8>, Provenance)> {
         bpf_linker: linker.trim().to_owned(),
     };
     Ok((object, provenance))
+}
+
+/// Renames every function so that its crate's hash, which tells apart folders, is not in its name: `_RNvNtCs4r…_4weft4punt`
+/// becomes `_RNvNtC4weft4punt` (RFC 2603, "Namespaces", crate roots).
+fn anonymous_symbols(object: &Path, path: &OsString) -> Result<Vec<String>> {
+    let mut names = Command::new("llvm-nm");
+    let names = output(names.arg("--format=just-symbols").arg(object).env("PATH", path))?;
+    let anonymous = |name: &str| {
+        let (before, rest) = name.strip_prefix("_R")?.split_once("Cs")?;
+        let (_hash, after) = rest.split_once('_')?;
+        Some(format!("--redefine-sym={name}=_R{before}C{after}"))
+    };
+    Ok(names.lines().filter_map(anonymous).collect())
 }
 
 /// The flags of DESIGN: BTF for maps and programs, 64-bit atomics, no trace of this machine's folders.
