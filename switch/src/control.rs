@@ -18,6 +18,7 @@ mod errors;
 mod handle;
 mod ids;
 mod links;
+pub mod lost;
 mod stop;
 
 use std::collections::BTreeMap;

@@ -24,7 +24,7 @@ use tokio::sync::{oneshot, watch};
 use crate::api::server::Socket;
 use crate::api::web;
 use crate::config::{self, Datapath, OnStop, Runtime};
-use crate::control::{Control, Handle, Parts};
+use crate::control::{Control, Handle, Parts, lost};
 use crate::dataplane::Loop;
 use crate::dataplane::commands::Command;
 use crate::dataplane::thread::{Commands, now, spawn};
@@ -153,12 +153,15 @@ async fn watch_over(
     let mut terminate = signal(SignalKind::terminate())?;
     let mut interrupt = signal(SignalKind::interrupt())?;
     let mut hangup = signal(SignalKind::hangup())?;
+    let mut look = tokio::time::interval(lost::LOOK_EVERY);
+    look.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
     loop {
         tokio::select! {
             event = events.recv() => match event {
                 Some(event) => handle.follow(event).await,
                 None => return Err(anyhow!("the kernel closed the subscription to link events")),
             },
+            _ = look.tick() => handle.book_lost().await,
             _ = hangup.recv() => reload::reload(runtime, handle).await,
             _ = terminate.recv() => return Ok(()),
             _ = interrupt.recv() => return Ok(()),

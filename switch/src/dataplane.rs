@@ -117,6 +117,10 @@ impl<M: Medium, C: VerdictCache> Loop<M, C> {
     fn switch(&mut self, ingress: PortId, now: Nanos) {
         let trust = self.tables.port(ingress).map_or(Trust::Guest, |port| port.trust);
         let account = self.brain.port(ingress.index());
+        if self.buffer.is_full() {
+            account.drop_frame(Way::Ingress, DropReason::TooBig, self.buffer.frame().len() as u64);
+            return self.settle(ingress);
+        }
         let frame = match Frame::check(self.buffer.frame(), self.buffer.offload, trust) {
             Ok(frame) => frame,
             Err(reason) => {

@@ -109,11 +109,12 @@ pub struct Request {
 impl Request {
     /// The ten bytes in front of the frame.
     pub fn encode(self) -> [u8; 10] {
-        let [a, b] = self.hdr_len.to_le_bytes();
-        let [c, d] = self.gso_size.to_le_bytes();
-        let [e, f] = self.csum_start.to_le_bytes();
-        let [g, h] = self.csum_offset.to_le_bytes();
-        [self.flags, self.gso_type, a, b, c, d, e, f, g, h]
+        let mut bytes = [self.flags, self.gso_type, 0, 0, 0, 0, 0, 0, 0, 0];
+        let fields = [self.hdr_len, self.gso_size, self.csum_start, self.csum_offset].map(u16::to_le_bytes);
+        for (to, from) in bytes.iter_mut().skip(2).zip(fields.as_flattened()) {
+            *to = *from;
+        }
+        bytes
     }
 
     /// What a driver asks for with a TCP super-frame over IPv4 as [`tcp_super_frame`] builds it.

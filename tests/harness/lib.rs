@@ -13,6 +13,7 @@ pub mod command;
 pub mod daemon;
 pub mod fabric;
 pub mod frames;
+pub mod guest;
 pub mod http;
 pub mod namespace;
 pub mod pcap;

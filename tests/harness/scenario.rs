@@ -215,10 +215,11 @@ pub struct Address(pub MacAddr);
 
 impl Address {
     /// The address `count` further on.
+    #[must_use]
     pub fn plus(self, count: u32) -> Self {
-        let [a, b, c, d, e, f] = self.0.0;
-        let [c, d, e, f] = u32::from_be_bytes([c, d, e, f]).wrapping_add(count).to_be_bytes();
-        Self(MacAddr([a, b, c, d, e, f]))
+        let [high, low, last @ ..] = self.0.0;
+        let [third, fourth, fifth, sixth] = u32::from_be_bytes(last).wrapping_add(count).to_be_bytes();
+        Self(MacAddr([high, low, third, fourth, fifth, sixth]))
     }
 }
 

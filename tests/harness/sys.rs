@@ -7,7 +7,7 @@ use std::os::fd::{AsRawFd as _, BorrowedFd, FromRawFd as _, OwnedFd, RawFd};
 
 use rustix::thread::UnshareFlags;
 
-/// Offloads a guest's driver may have negotiated (include/uapi/linux/if_tun.h): checksum, TCP over IPv4 and IPv6, ECN.
+/// Offloads a guest's driver may have negotiated (`include/uapi/linux/if_tun.h`): checksum, TCP over IPv4 and IPv6, ECN.
 const OFFLOADS: libc::c_ulong = 0x01 | 0x02 | 0x04 | 0x08;
 const TUNSETIFF: libc::c_ulong = 0x4004_54ca;
 const TUNSETOFFLOAD: libc::c_ulong = 0x4004_54d0;

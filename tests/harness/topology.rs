@@ -29,7 +29,7 @@ pub fn attach(daemon: &Daemon, name: &str) -> Result<()> {
     daemon.until_state(name, "up", wait::SOON)
 }
 
-/// A network namespace behind a port, at 198.18.0.*n* and 2001:db8::*n*.
+/// A network namespace behind a port, at `198.18.0.n` and `2001:db8::n`.
 #[derive(Debug)]
 pub struct Container {
     namespace: Namespace,

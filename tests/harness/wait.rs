@@ -8,7 +8,7 @@ use anyhow::{Result, bail};
 /// Deadline of what takes milliseconds on a quiet machine; two busy cores may take long.
 pub const SOON: Duration = Duration::from_secs(30);
 /// Deadline of what takes seconds on a quiet machine.
-pub const LATER: Duration = Duration::from_secs(180);
+pub const LATER: Duration = Duration::from_mins(3);
 /// Between two looks at a condition that cannot wake us.
 const PAUSE: Duration = Duration::from_millis(2);
 

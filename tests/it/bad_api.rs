@@ -28,7 +28,8 @@ fn garbage_is_answered_with_an_error_and_changes_nothing() {
             let reply = http::request(&socket, method, path, body)?;
             ensure!(statuses.contains(&reply.status), "{method} {path}: {reply:?}");
         }
-        for bytes in [&b"\0\0\0\0\r\n\r\n"[..], b"GET / HTTP/9.9\r\n\r\n", &[b'A'; 100_000], b"\x16\x03\x01\x02\0\x01"]
+        for bytes in
+            [&b"\0\0\0\0\r\n\r\n"[..], b"GET / HTTP/9.9\r\n\r\n", &vec![b'A'; 100_000], b"\x16\x03\x01\x02\0\x01"]
         {
             // Cut off or answered with an error; never with anything else.
             if let Ok(reply) = http::raw(&socket, bytes) {

@@ -28,7 +28,17 @@ fn netdevs_that_cannot_be_ports_are_refused_and_left_as_they_were() {
         arena.ip("link add br9 type bridge")?;
         arena.ip("link set dev enslaved master br9")?;
         arena.ip("address add 198.18.9.1/24 dev addressed")?;
-        let links = || arena.ip("-d address show");
+        for netdev in ["enslaved", "enslaved-far", "addressed", "addressed-far"] {
+            weft_tests::command::run(&format!("sysctl -qw net.ipv6.conf.{netdev}.disable_ipv6=1"))?;
+            arena.ip(&format!("link set dev {netdev} up"))?;
+        }
+        // The kernel notices carriers in its own time; what it says of the state settles afterwards.
+        let links = || -> Result<String> {
+            wait::until_true("both carriers are noticed", wait::SOON, || {
+                Ok(arena.ip("link show")?.matches("state UP").count() >= 4)
+            })?;
+            arena.ip("-d address show")
+        };
         let before = links()?;
         let add = |netdev| ["port", "add", "p", "--netdev", netdev];
         refused(&daemon, &add("nowhere"), &[1, 4], "nowhere")?;
@@ -101,7 +111,8 @@ fn namespaces_that_are_missing_or_taken_are_refused() {
 fn the_4095th_port_is_refused_and_the_others_go_on() {
     Arena::run(&[Need::Bpf], |arena| {
         let file = |count: u32| -> String {
-            (0..count).map(|n| format!("[[port]]\nname = \"p{n}\"\nnetdev = \"absent{n}\"\n")).collect()
+            let ports = (0..count).map(|n| format!("[[port]]\nname = \"p{n}\"\nnetdev = \"absent{n}\"\n"));
+            ports.collect::<Vec<_>>().concat()
         };
         let daemon = Daemon::start(arena, Mode::Kernel)?;
         fs::write("/run/full.toml", file(4094))?;

@@ -11,7 +11,8 @@ const FILE: &str = "/run/test.toml";
 
 /// A file with one netdev port for each name.
 fn file_of(names: &[&str]) -> String {
-    names.iter().map(|name| format!("[[port]]\nname = \"{name}\"\nnetdev = \"{name}\"\n")).collect()
+    let ports = names.iter().map(|name| format!("[[port]]\nname = \"{name}\"\nnetdev = \"{name}\"\n"));
+    ports.collect::<Vec<_>>().concat()
 }
 
 fn names(daemon: &Daemon) -> Result<Vec<String>> {
@@ -124,7 +125,7 @@ fn bad_files() -> Vec<(String, &'static str, &'static str)> {
         (format!("{good}[[port]]\nname = \"a/b\"\nnetdev = \"a\"\n"), ":4:8", "a/b"),
         (format!("{good}[[port]]\nname = \"a\"\n"), ":", "netdev"),
         (format!("{good}[[port]]\nname = \"a\"\nnetdev = \"a\"\ntap = \"b\"\n"), ":", "tap"),
-        (format!("{good}[[port]]\nname = \"a\"\nnetdev = \"a\"\nmacs = [\"01:00:5e:00:00:01\"]\n"), ":6:", "mac"),
+        (format!("{good}[[port]]\nname = \"a\"\nnetdev = \"a\"\nmacs = [\"01:00:5e:00:00:01\"]\n"), ":6:", "unicast"),
         ("[switch\n".to_owned(), ":1:", "]"),
     ]
 }

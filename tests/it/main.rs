@@ -26,6 +26,7 @@ mod configuration;
 mod containers;
 mod floods;
 mod frames_in_order;
+mod guests;
 mod harness_itself;
 mod lifecycle;
 mod links;

@@ -121,6 +121,9 @@ impl Control {
             let now = self.snapshot().await;
             let at_rest = now.ports.iter().all(|port| ledger::in_flight(port) == 0);
             alike = if at_rest && now == last { alike + 1 } else { 0 };
+            if now == last && !at_rest {
+                self.book_lost().await;
+            }
             last = now;
             if alike >= LOOKS_ALIKE {
                 return report(true, ledger::check_quiet(&last));

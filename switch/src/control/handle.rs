@@ -43,6 +43,11 @@ impl Handle {
         self.control.lock().await.follow(event).await;
     }
 
+    /// Books punted frames that never reached the brain: see [`super::lost`].
+    pub async fn book_lost(&self) {
+        self.control.lock().await.book_lost().await;
+    }
+
     /// Looks at every netdev anew.
     pub async fn look_at_all(&self) {
         self.control.lock().await.look_at_all().await;

@@ -39,6 +39,12 @@ impl FrameBuffer {
         self.len = len.min(self.bytes.len());
     }
 
+    /// Whether the frame fills the room, so that its end may have been cut off. None that is whole does: no port takes
+    /// frames of that length.
+    pub fn is_full(&self) -> bool {
+        self.len == self.bytes.len()
+    }
+
     /// Replaces the frame by a copy of `frame`, clipped to the room.
     pub fn fill(&mut self, frame: &[u8], offload: Offload) {
         self.offload = offload;

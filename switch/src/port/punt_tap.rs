@@ -31,6 +31,10 @@ pub const PUNT_RING: u32 = 8192;
 
 const ADDRESSES_BYTES: usize = 12;
 const TAG_BYTES: usize = 4;
+/// An `EtherType`, and the payload without which the kernel does not take a tag off (net/core/skbuff.c,
+/// `skb_vlan_untag`).
+const TYPE_BYTES: usize = 2;
+const PAYLOAD_BYTES_MIN: usize = 2;
 /// What stands before the `EtherType` when everything is there.
 const LEAD_BYTES: usize = VNET_HDR_BYTES + ADDRESSES_BYTES + TAG_BYTES;
 /// `VIRTIO_NET_HDR_F_NEEDS_CSUM` (`include/uapi/linux/virtio_net.h`).
@@ -137,15 +141,15 @@ impl PuntTap {
                 IoSliceMut::new(rest),
             ],
         )?;
-        // The kernel cuts what does not fit and says so only by filling the room to its end.
-        if read < LEAD_BYTES || read >= room_bytes + VNET_HDR_BYTES + TAG_BYTES {
+        if read < LEAD_BYTES {
             return Ok(None);
         }
         let [tpid_high, tpid_low, tci_high, tci_low] = tag;
         if u16::from_be_bytes([tpid_high, tpid_low]) != PUNT_TPID {
             return Ok(None);
         }
-        into.set_len(read - VNET_HDR_BYTES - TAG_BYTES);
+        // What does not fit is cut by the kernel, which says so only by filling the room: `FrameBuffer::is_full`.
+        into.set_len((read - VNET_HDR_BYTES - TAG_BYTES).min(room_bytes));
         into.offload = shifted(header, Shift::TagAway);
         Ok(PortId::new(u16::from_be_bytes([tci_high, tci_low]) & PUNT_ID_MASK))
     }
@@ -179,7 +183,18 @@ impl Medium for PuntTap {
         let Some((addresses, rest)) = frame.frame().split_at_checked(ADDRESSES_BYTES) else {
             return Err(TransmitError::Refused(libc::EINVAL));
         };
-        let vectors = [IoSlice::new(&header), IoSlice::new(addresses), IoSlice::new(&tag), IoSlice::new(rest)];
+        // The kernel takes a tag off only when two bytes follow the type behind it, and frees the frame otherwise. A wire
+        // would have padded it anyway (IEEE 802.3-2022, clause 4.2.3.3).
+        let padding = [0; PAYLOAD_BYTES_MIN];
+        let missing = (TYPE_BYTES + PAYLOAD_BYTES_MIN).saturating_sub(rest.len()).min(PAYLOAD_BYTES_MIN);
+        let padding = padding.get(..missing).unwrap_or_default();
+        let vectors = [
+            IoSlice::new(&header),
+            IoSlice::new(addresses),
+            IoSlice::new(&tag),
+            IoSlice::new(rest),
+            IoSlice::new(padding),
+        ];
         rustix::io::retry_on_intr(|| rustix::io::writev(&self.tap, &vectors))
             .map(drop)
             .map_err(|error| TransmitError::Refused(error.raw_os_error()))

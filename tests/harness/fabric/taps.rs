@@ -1,6 +1,7 @@
 //! Weft itself: the real daemon, with stations on taps that they hold open as a VMM does.
 
 use std::collections::BTreeMap;
+use std::fmt::Write as _;
 use std::io;
 
 use anyhow::{Context as _, Result};
@@ -27,10 +28,10 @@ impl<'a> Taps<'a> {
     pub fn new(arena: &'a Arena, mode: Mode, scenario: &Scenario) -> Result<Self> {
         let mut config = String::from("[switch]\n");
         if let Some(secs) = scenario.switch.aging_secs {
-            config += &format!("aging_secs = {secs}\n");
+            writeln!(config, "aging_secs = {secs}")?;
         }
         if let Some(stations) = scenario.switch.stations_max {
-            config += &format!("stations_max = {}\n", stations + scenario.port.len());
+            writeln!(config, "stations_max = {}", stations + scenario.port.len())?;
         }
         std::fs::write("/run/scenario.toml", config)?;
         let daemon = Daemon::start_with(arena, "weft0", mode, &["-c", "/run/scenario.toml"])?;
