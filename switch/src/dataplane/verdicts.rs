@@ -10,7 +10,7 @@ use std::time::Duration;
 use switch_common::{MacAddr, PairKey, PairVerdict, PortId, VERDICT_ARMED, VERDICT_DROP, VERDICTS_MAX, VlanId};
 
 use crate::fdb::Nanos;
-use crate::reflex::{Cell, VerdictMap};
+use crate::reflex::{Cell, ReflexError, VerdictError, VerdictMap};
 
 /// Pairs one ingress port may have in the kernel.
 pub const PAIRS_PER_PORT: usize = 8192;
@@ -58,9 +58,42 @@ struct Installed {
     since: Nanos,
 }
 
+/// Where the verdicts lie: the kernel's map, and in tests its twin in memory.
+pub trait PairStore {
+    /// Writes a pair's verdict, new or instead of the old one.
+    ///
+    /// # Errors
+    /// The store is full, or refuses.
+    fn insert(&mut self, key: &PairKey, verdict: &PairVerdict) -> Result<(), VerdictError>;
+    /// Removes a pair; one that is not there is no error.
+    ///
+    /// # Errors
+    /// The store refuses.
+    fn remove(&mut self, key: &PairKey) -> Result<(), VerdictError>;
+    /// Appends every pair and its verdict.
+    ///
+    /// # Errors
+    /// The store cannot be read.
+    fn dump(&self, into: &mut Vec<(PairKey, PairVerdict)>) -> Result<(), ReflexError>;
+}
+
+impl PairStore for VerdictMap {
+    fn insert(&mut self, key: &PairKey, verdict: &PairVerdict) -> Result<(), VerdictError> {
+        Self::insert(self, key, verdict)
+    }
+
+    fn remove(&mut self, key: &PairKey) -> Result<(), VerdictError> {
+        Self::remove(self, key).map(drop)
+    }
+
+    fn dump(&self, into: &mut Vec<(PairKey, PairVerdict)>) -> Result<(), ReflexError> {
+        Self::dump(self, into)
+    }
+}
+
 /// The verdicts in the kernel's map, indexed.
-pub struct VerdictIndex {
-    map: VerdictMap,
+pub struct VerdictIndex<S = VerdictMap> {
+    map: S,
     generation: u32,
     pairs: HashMap<PairKey, Installed>,
     stations: HashMap<[u8; 6], HashSet<PairKey>>,
@@ -70,9 +103,9 @@ pub struct VerdictIndex {
     backlog: u64,
 }
 
-impl VerdictIndex {
+impl<S: PairStore> VerdictIndex<S> {
     /// Adopts what the map holds of `generation`, and removes the rest.
-    pub fn adopt(map: VerdictMap, generation: u32) -> Self {
+    pub fn adopt(map: S, generation: u32) -> Self {
         let mut index = Self {
             map,
             generation,
@@ -175,7 +208,7 @@ impl VerdictIndex {
     }
 }
 
-impl VerdictCache for VerdictIndex {
+impl<S: PairStore> VerdictCache for VerdictIndex<S> {
     fn teach(&mut self, key: PairKey, mut verdict: PairVerdict, now: Nanos, forced: &Cell) {
         verdict.generation = self.generation;
         let backlog = self.backlog;
@@ -240,3 +273,6 @@ fn same(installed: &PairVerdict, new: &PairVerdict) -> bool {
     };
     plain(installed) == plain(new)
 }
+
+#[cfg(test)]
+mod tests;
