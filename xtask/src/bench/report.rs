@@ -161,7 +161,7 @@ const METHOD: &str = "\
 ## How
 
 - **tap to tap**: one pinned thread plays the VMM on both taps (`IFF_VNET_HDR`, offloads, non-blocking). It writes a burst
-  (200 small frames, 50 large ones), then drains the other tap; the CPU time of the writes is what counts, because a
+  (200 small frames, 16 large ones), then drains the other tap; the CPU time of the writes is what counts, because a
   switch in the kernel runs inside them. No wake-up and no second processor take part. Every frame must arrive.
 - **container to container**: two namespaces. Round trips are one byte over TCP between two pinned threads; bulk is
   iperf3, one stream, cubic; UDP counts datagrams that reached the receiver's UDP layer, whether it read them or its
