@@ -27,6 +27,7 @@ use aya_ebpf::bindings::TC_ACT_SHOT;
 use aya_ebpf::helpers::generated::{bpf_jiffies64, bpf_redirect, bpf_redirect_peer, bpf_skb_vlan_pop};
 use aya_ebpf::macros::classifier;
 use aya_ebpf::programs::TcContext;
+use aya_log_ebpf::warn;
 use switch_common::{
     DropReason, LINK_SLOTS, PORT_GUEST_OFFLOADS, PORT_ID_MAX, PORT_UP, PUNT_ID_MASK, PUNT_TPID, PairVerdict,
     PortCounters, VERDICT_ARMED, VERDICT_FORWARD, VERDICT_FORWARD_PEER, Way,
@@ -34,7 +35,7 @@ use switch_common::{
 
 use booking::{drop_by_number, drop_frame};
 use maps::{COUNTERS, LINKS, LINKS_HIGH, PORTS, PairWords, SETTINGS, VERDICTS};
-use packet::{Packet, Skb};
+use packet::{Packet, RawEthernet, Skb};
 use weight::Weight;
 
 /// What a port sends: counted, then forwarded by its pair's verdict, or punted.
@@ -64,11 +65,11 @@ fn port_ingress(ctx: TcContext) -> i32 {
         return drop_frame(id, Way::Ingress, DropReason::Malformed, weight.bytes);
     };
     // SAFETY: an element of a map; read before the verdict whose generation is compared with it.
-    let generation_now = unsafe { (&raw const (*settings).generation).read_volatile() };
+    let settings = unsafe { settings.read_volatile() };
     if let Some(verdict) = VERDICTS.get_ptr_mut(pair) {
         // SAFETY: an element of a map, found by a lookup.
-        let (generation, action) = unsafe { ((*verdict).generation, (*verdict).action) };
-        if generation == generation_now && (action & VERDICT_ARMED == 0 || disarm(id, verdict)) {
+        let PairVerdict { generation, action, .. } = unsafe { *verdict };
+        if generation == settings.generation && (action & VERDICT_ARMED == 0 || disarm(id, verdict)) {
             return repeat(skb, id, counters, verdict, &weight);
         }
     }
@@ -88,6 +89,8 @@ fn inject(ctx: TcContext) -> i32 {
     // SAFETY: an element of a per-CPU map.
     unsafe { (*counters).injected += 1 };
     if id == 0 {
+        // Only the brain writes here, and never this: worth a line in the log, and no guest can cause it.
+        warn!(&ctx, "a copy of {} bytes for port {} was written to the punt tap: dropped", bytes, tag);
         return drop_frame(0, Way::Egress, DropReason::Other, bytes);
     }
     // SAFETY: an element of a map, found by a lookup.
@@ -120,7 +123,7 @@ fn port_of(ifindex: u32) -> u32 {
 fn pair_of(skb: Skb, id: u32) -> Option<PairWords> {
     let ethernet = Packet::of(skb).ethernet()?;
     // SAFETY: `ethernet` has compared it with the end of the packet.
-    let (first, second) = unsafe { ((*ethernet).first, (*ethernet).second) };
+    let RawEthernet { first, second, .. } = unsafe { *ethernet };
     Some([first, u64::from(second) | u64::from(id) << 32])
 }
 

@@ -205,6 +205,7 @@ impl Bytes for Packet {
 
 /// The beginning of a frame, as two-byte words: the bytes of a frame are never better aligned than that.
 #[repr(C, packed(2))]
+#[derive(Clone, Copy)]
 pub(crate) struct RawEthernet {
     /// Destination address and the first two bytes of the source.
     pub(crate) first: u64,

@@ -5,7 +5,9 @@
 //! ring. The ring never overflows, so what the gates refuse is all that is lost, and each refusal has its reason.
 
 use aya_ebpf::helpers::generated::{bpf_ktime_get_ns, bpf_redirect, bpf_skb_vlan_push};
-use switch_common::{DropReason, PUNT_TPID, PortBuckets, PortConfig, SETTING_PUNT, SETTING_PUNT_UNLIMITED, Way};
+use switch_common::{
+    BrainPort, DropReason, PUNT_TPID, PortBuckets, PortConfig, SETTING_PUNT, SETTING_PUNT_UNLIMITED, Way,
+};
 
 use crate::booking::{add_shared, drop_frame};
 use crate::maps::{BRAIN, BUCKETS, PORTS, PUNTS, SETTINGS};
@@ -59,9 +61,7 @@ fn in_flight(punted: *const u64, slot: u32) -> i64 {
     // SAFETY: the field of an element of a map, found by a lookup; other CPUs add to it.
     let punted = unsafe { punted.read_volatile() };
     // SAFETY: as above; the brain writes it through its own mapping.
-    let settled = unsafe { (&raw const (*brain).settled).read_volatile() };
-    // SAFETY: as above.
-    let unobserved = unsafe { (&raw const (*brain).unobserved).read_volatile() };
+    let BrainPort { settled, unobserved, .. } = unsafe { *brain };
     punted.wrapping_sub(settled + unobserved).cast_signed()
 }
 
@@ -71,22 +71,19 @@ fn in_flight(punted: *const u64, slot: u32) -> i64 {
 fn conforms(buckets: *mut PortBuckets, port: *const PortConfig, to_group: bool) -> bool {
     // SAFETY: an element of a map, found by a lookup.
     let port = unsafe { &*port };
+    // SAFETY: as above; only programs write it.
+    let buckets = unsafe { &mut *buckets };
     let (tat_ns, interval_ns, ahead_ns) = if to_group {
-        // SAFETY: the field of an element of a map, found by a lookup.
-        (unsafe { &raw mut (*buckets).group_tat_ns }, port.group_interval_ns, port.group_ahead_ns)
+        (&mut buckets.group_tat_ns, port.group_interval_ns, port.group_ahead_ns)
     } else {
-        // SAFETY: as above.
-        (unsafe { &raw mut (*buckets).punt_tat_ns }, port.punt_interval_ns, port.punt_ahead_ns)
+        (&mut buckets.punt_tat_ns, port.punt_interval_ns, port.punt_ahead_ns)
     };
     // SAFETY: a helper without arguments.
     let now_ns = unsafe { bpf_ktime_get_ns() };
-    // SAFETY: as above.
-    let tat_was_ns = unsafe { tat_ns.read() };
-    let expected_ns = if tat_was_ns > now_ns { tat_was_ns } else { now_ns };
+    let expected_ns = if *tat_ns > now_ns { *tat_ns } else { now_ns };
     if expected_ns - now_ns > ahead_ns {
         return false;
     }
-    // SAFETY: as above.
-    unsafe { tat_ns.write(expected_ns + interval_ns) };
+    *tat_ns = expected_ns + interval_ns;
     true
 }

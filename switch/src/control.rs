@@ -9,7 +9,7 @@
 //!
 //! **Invariant**: a netdev forwards only while the loop and the reflex know its port: both are told before the program is
 //! attached, and the program is gone before they forget. **Invariant**: a step that fails undoes the steps before it.
-//! **Invariant**: what has to be undone on the host is on disk before it is done anywhere else.
+//! **Invariant**: when a request is answered, what would have to be undone is on disk.
 
 mod accounts;
 mod apply;

@@ -24,6 +24,7 @@ mod bad_frames;
 mod bad_requests;
 mod configuration;
 mod containers;
+mod demo;
 mod floods;
 mod frames_in_order;
 mod guests;

@@ -158,11 +158,11 @@ fn compile() -> Result<(Vec<u8>, Provenance)> {
     }
     run(&mut command)?;
 
-    let linked = target_dir.join(TARGET).join("release/weft");
+    let built = target_dir.join(TARGET).join("release/weft");
     let stripped = target_dir.join("stripped.o");
-    let mut strip = Command::new("llvm-objcopy");
-    strip.arg("--strip-debug").args(anonymous_symbols(&linked, &path)?).arg(&linked).arg(&stripped).env("PATH", &path);
-    run(&mut strip).with_context(|| format!("llvm-objcopy is not there; install llvm-{major}"))?;
+    let mut objcopy = Command::new("llvm-objcopy");
+    objcopy.arg("--strip-debug").args(anonymous_symbols(&built, &path)?).arg(&built).arg(&stripped).env("PATH", &path);
+    run(&mut objcopy).with_context(|| format!("llvm-objcopy is not there; install llvm-{major}"))?;
     let object = fs::read(&stripped)?;
     let provenance = Provenance {
         object_sha256: source_hash::sha256(&object),

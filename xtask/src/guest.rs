@@ -1,4 +1,4 @@
-//! The Linux guest of the demo and the tests: Debian's own cloud kernel, and a user space of one busybox.
+//! The Linux guest of the demo: Debian's own cloud kernel, and a user space of one busybox.
 //!
 //! The kernel's package is fetched and unpacked, never installed. Its virtio drivers are modules, so the initramfs
 //! carries them. The guest takes `weft.address=CIDR` (any number) from its command line, serves HTTP on port 80 and
@@ -18,8 +18,6 @@ pub struct Guest {
     pub kernel: PathBuf,
     /// The initramfs.
     pub initrd: PathBuf,
-    /// The folder with the virtio modules, for those who pack an initramfs of their own.
-    pub modules: PathBuf,
 }
 
 /// The modules of a virtio network device, in the order in which they depend on each other. What a kernel has built in
@@ -56,8 +54,7 @@ while :; do sleep 3600; done
 /// Makes the guest once, in `target/guest`, and answers with where it is.
 pub fn prepare() -> Result<Guest> {
     let folder = workspace::target().join("guest");
-    let guest =
-        Guest { kernel: folder.join("vmlinuz"), initrd: folder.join("initrd"), modules: folder.join("modules") };
+    let guest = Guest { kernel: folder.join("vmlinuz"), initrd: folder.join("initrd") };
     if guest.initrd.is_file() && guest.kernel.is_file() {
         return Ok(guest);
     }
@@ -98,8 +95,6 @@ fn pack(folder: &Path, unpacked: &Path, initrd: &Path) -> Result<()> {
     fs::write(root.join("init"), INIT)?;
     fs::set_permissions(root.join("init"), fs::Permissions::from_mode(0o755))?;
 
-    let modules = folder.join("modules");
-    fs::create_dir_all(&modules)?;
     let found = shell::output(shell::command("find").arg(unpacked).args(["-name", "*.ko"]))?;
     let mut order = String::new();
     for name in MODULES {
@@ -108,7 +103,6 @@ fn pack(folder: &Path, unpacked: &Path, initrd: &Path) -> Result<()> {
         else {
             continue;
         };
-        fs::copy(path, modules.join(&file))?;
         fs::copy(path, root.join("modules").join(&file))?;
         order.push_str(name);
         order.push('\n');
@@ -117,7 +111,6 @@ fn pack(folder: &Path, unpacked: &Path, initrd: &Path) -> Result<()> {
         bail!("the kernel package holds no virtio_net.ko (compressed modules are not read)");
     }
     fs::write(root.join("modules/order"), &order)?;
-    fs::write(modules.join("order"), &order)?;
 
     let pack = "find . | cpio --quiet --create --format=newc | gzip -1";
     let mut command = shell::command("sh");

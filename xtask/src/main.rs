@@ -67,7 +67,7 @@ enum Task {
         #[arg(long, conflicts_with = "check")]
         lint: bool,
     },
-    /// Make the Linux guest of the demo and the tests in `target/guest`, and say where it is.
+    /// Make the Linux guest of the demo in `target/guest`, and say where it is.
     Guest,
     /// Measure Weft against a Linux bridge on this machine, as root; writes `docs/BENCHMARKS.md`.
     Bench(bench::Options),

@@ -29,9 +29,8 @@ const RUN: &[Need] = &[
     need("iperf3", "iperf3", "bulk TCP in the tests and the bench"),
     need("curl", "curl", "HTTP through the switch, and the API over its socket"),
     need("busybox-static", "busybox", "HTTP servers in namespaces, and the whole user space of the Linux guest"),
-    need("nftables", "nft", "counters that are not ours, to check ours against"),
+    need("procps", "sysctl", "settings of the kernel in the tests' namespaces"),
     need("ethtool", "ethtool", "offloads of the netdevs under test"),
-    need("tshark", "tshark", "an independent reader of frames"),
     need("qemu-system-x86", "qemu-system-x86_64", "Linux guests on taps"),
     need("cpio", "cpio", "packs the guest's initramfs"),
 ];
@@ -98,7 +97,8 @@ fn install(missing: &[&Need]) -> Result<()> {
 
 /// Builds bpf-linker against Debian's LLVM; the default features would bring an LLVM that is not rustc's.
 fn bpf_linker() -> Result<()> {
-    if shell::find("bpf-linker").is_some() {
+    let installed = |home: std::ffi::OsString| Path::new(&home).join("bin/bpf-linker").is_file();
+    if shell::find("bpf-linker").is_some() || std::env::var_os("CARGO_HOME").is_some_and(installed) {
         return Ok(());
     }
     eprintln!("setup: building bpf-linker {BPF_LINKER}, which links eBPF objects (about a minute)");

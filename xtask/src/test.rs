@@ -8,7 +8,7 @@ use std::ffi::OsString;
 use anyhow::Result;
 
 use crate::workspace::{self, Profile};
-use crate::{guest, setup, shell};
+use crate::{setup, shell};
 
 /// Runs the tests whose name contains `filter`, with these variables set besides ours.
 pub fn run(filter: Option<&str>, args: &[OsString], variables: &[(&str, OsString)]) -> Result<()> {
@@ -18,13 +18,6 @@ pub fn run(filter: Option<&str>, args: &[OsString], variables: &[(&str, OsString
     let weft = workspace::weft(Profile::Debug, variables.clone())?;
     let mut command = shell::cargo(["test", "--locked", "--workspace", "--no-fail-fast"]);
     command.env("WEFT_BIN", weft).envs(variables);
-    match guest::prepare() {
-        Ok(guest) => {
-            command.env("WEFT_GUEST_KERNEL", guest.kernel).env("WEFT_GUEST_INITRD", guest.initrd);
-            command.env("WEFT_GUEST_MODULES", guest.modules);
-        }
-        Err(error) => eprintln!("test: no Linux guest: {error:#}"),
-    }
     command.args(filter).arg("--").args(args);
     shell::run(&mut command)
 }

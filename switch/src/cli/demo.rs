@@ -91,11 +91,12 @@ async fn wait(signals: &mut [io::Result<Signal>; 2]) -> Result<()> {
 fn show(demo: &Options, wait: impl FnOnce() -> Result<()>) -> Result<()> {
     let name = &demo.instance;
     Stage::clear(name)?;
+    // Made before the daemon, so that they go after it.
+    let blue = Namespace::new(&format!("{name}-blue"))?;
+    let green = Namespace::new(&format!("{name}-green"))?;
     say("The daemon, and its ports:")?;
     let stage = Stage::set(name, &demo.datapath)?;
 
-    let blue = Namespace::new(&format!("{name}-blue"))?;
-    let green = Namespace::new(&format!("{name}-green"))?;
     let host = format!("{name}-h");
     for (port, container, address) in [("blue", &blue, BLUE), ("green", &green, GREEN)] {
         let inside = container.name();
@@ -144,8 +145,8 @@ fn boot(demo: &Options, stage: &Stage) -> Result<Option<Guest>> {
     };
     let tap = format!("{}-g", demo.instance);
     stage.weft(&format!("port add guest --tap {tap} --mac {} --label kind=guest", guest::MAC))?;
-    let (address, log) = (format!("{GUEST}/24"), stage.folder().join("qemu.log"));
-    let Some(mut guest) = Guest::boot(&tap, kernel, initrd, &address, log, demo.guest_kvm)? else {
+    let address = format!("{GUEST}/24");
+    let Some(mut guest) = Guest::boot(&tap, kernel, initrd, &address, &stage.folder(), demo.guest_kvm)? else {
         say("  (no Linux guest: qemu-system-x86_64 is not there; its tap waits for a VMM)")?;
         return Ok(None);
     };
@@ -159,16 +160,16 @@ fn boot(demo: &Options, stage: &Stage) -> Result<Option<Guest>> {
 fn next(demo: &Options, guest: bool) -> String {
     let name = &demo.instance;
     let page = if guest { GUEST } else { BLUE };
-    format!(
-        "\nNow, in another terminal:\n\
-         \x20 weft --name {name} port list -o wide     the ports and what they carried\n\
-         \x20 weft --name {name} fdb                   which station is where\n\
-         \x20 weft --name {name} drops                 what did not arrive, and why\n\
-         \x20 weft --name {name} ledger                whether the books balance\n\
-         \x20 ip netns exec {name}-blue ping {GREEN}   traffic to look at\n\
-         \x20 curl http://{page}/                  a page through the switch\n\n\
-         Ctrl-C ends it and removes every trace."
-    )
+    let lines = [
+        (format!("weft --name {name} port list -o wide"), "the ports and what they carried"),
+        (format!("weft --name {name} fdb"), "which station is where"),
+        (format!("weft --name {name} drops"), "what did not arrive, and why"),
+        (format!("weft --name {name} ledger"), "whether the books balance"),
+        (format!("ip netns exec {name}-blue ping {GREEN}"), "traffic to look at"),
+        (format!("curl http://{page}/"), "a page through the switch"),
+    ];
+    let lines = lines.map(|(command, why)| format!("  {command:<48}  {why}")).join("\n");
+    format!("\nNow, in another terminal:\n{lines}\n\nCtrl-C ends it and removes every trace.")
 }
 
 /// A line for the person who looks.

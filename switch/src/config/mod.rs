@@ -1,4 +1,4 @@
-//! The configuration: what a file may say ([`file`]), which values it takes ([`values`]), and what the program runs on
+//! The configuration: what a file may say ([`mod@file`]), which values it takes ([`values`]), and what the program runs on
 //! ([`runtime`]).
 //!
 //! Pure: text in, values out. Every refusal names line and column and says what would be right. One description serves

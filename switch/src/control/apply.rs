@@ -58,8 +58,14 @@ impl Control {
             return Ok(diff);
         }
         let mut done = Vec::new();
-        if let Err(error) = self.carry_out(&diff, wanted, &mut done).await {
+        // Saved once: a file of all ports after each of them would cost the square of their number.
+        let outcome = match self.carry_out(&diff, wanted, &mut done).await {
+            Ok(()) => self.save(),
+            Err(error) => Err(error),
+        };
+        if let Err(error) = outcome {
             self.undo(done).await;
+            self.save()?;
             return Err(error);
         }
         diff.applied = true;
@@ -119,7 +125,7 @@ impl Control {
             let attached = port.attachment.as_ref().map(|attachment| &attachment.attached);
             self.show(port.id, &port.spec, port.state, attached).await;
             self.ports.insert(name, port);
-            return self.save();
+            return Ok(());
         }
         let new = std::mem::replace(&mut port.spec, old);
         // The old netdev is given back by the port as it was.
@@ -133,7 +139,6 @@ impl Control {
             Err(error) => Err(error),
         };
         self.ports.insert(name, port);
-        self.save()?;
         attached
     }
 

@@ -91,7 +91,7 @@ pub(super) fn view(id: PortId, spec: &PortSpec, state: PortState, attached: Opti
 }
 
 impl Control {
-    /// Adds a port. `wait`: a netdev that is missing is waited for.
+    /// Adds a port; the caller saves. `wait`: a netdev that is missing is waited for.
     pub(super) async fn add(&mut self, spec: PortSpec, wait: bool) -> Result<(), ControlError> {
         let name = spec.name.clone();
         if self.ports.contains_key(&name) {
@@ -116,10 +116,6 @@ impl Control {
             Err(error) => return Err(error.into()),
         }
         self.ports.insert(name.clone(), port);
-        if let Err(error) = self.save() {
-            self.remove(&name).await?;
-            return Err(error);
-        }
         tracing::info!(port = %name, %id, "port added");
         Ok(())
     }
@@ -245,14 +241,13 @@ impl Control {
         self.tell(port.id, &port.spec, PortState::Absent, None).await
     }
 
-    /// Removes a port and restores its netdev.
+    /// Removes a port and restores its netdev; the caller saves.
     pub(super) async fn remove(&mut self, name: &PortName) -> Result<(), ControlError> {
         let mut port = self.ports.remove(name).ok_or_else(|| errors::no_such_port(name))?;
         let detached = self.detach(&mut port).await;
         if let Err(error) = self.commands.ask(|done| Command::RemovePort { port: port.id, done }).await {
             tracing::error!(port = %name, %error, "the loop could not be told");
         }
-        self.save()?;
         tracing::info!(port = %name, id = %port.id, "port removed");
         detached
     }

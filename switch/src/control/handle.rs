@@ -82,6 +82,10 @@ impl api::Control for Handle {
             )));
         }
         control.add(spec, wait).await?;
+        if let Err(error) = control.save() {
+            control.remove(&name).await?;
+            return Err(error);
+        }
         control.port_named(&name).map(|port| control.info(port))
     }
 
@@ -90,7 +94,9 @@ impl api::Control for Handle {
         if if_exists && !control.ports.contains_key(name) {
             return Ok(());
         }
-        control.remove(name).await
+        let removed = control.remove(name).await;
+        control.save()?;
+        removed
     }
 
     async fn apply(&self, ports: Vec<PortSpec>, dry_run: bool, prune: bool) -> Result<Diff, ControlError> {

@@ -46,7 +46,7 @@ impl Control {
                 self.keep_failed(spec, &error).await?;
             }
         }
-        Ok(())
+        self.save()
     }
 
     /// A port of the file that could not be made stays in the table, so that it is seen.
@@ -60,7 +60,7 @@ impl Control {
         let port = self.port_mut(&spec.name)?;
         port.state = PortState::Failed;
         port.problem = Some(error.to_string());
-        self.save()
+        Ok(())
     }
 
     async fn adopt_port(&mut self, id: PortId, saved: SavedPort, same_boot: bool) {

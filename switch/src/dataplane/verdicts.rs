@@ -14,8 +14,10 @@ use crate::reflex::{Cell, ReflexError, VerdictError, VerdictMap};
 
 /// Pairs one ingress port may have in the kernel.
 pub const PAIRS_PER_PORT: usize = 8192;
-/// How long a backlog may keep a verdict from taking effect.
-pub const BACKLOG_MAX: Duration = Duration::from_millis(50);
+/// How long a backlog may keep a verdict from taking effect. An armed verdict takes effect by itself as soon as its port
+/// has nothing in flight, and the punt buckets see to it that a port falls quiet; only a brain that is starved of the
+/// processor comes here, and then a forced install reorders frames, which costs a guest more than the wait.
+pub const BACKLOG_MAX: Duration = Duration::from_secs(1);
 
 /// Who remembers verdicts for the loop.
 pub trait VerdictCache {

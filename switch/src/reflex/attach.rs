@@ -38,12 +38,10 @@ impl Hook {
     /// # Errors
     /// TCX is asked for, and the kernel has none.
     pub(super) fn resolve(self) -> Result<Self, ReflexError> {
-        let has_tcx = has_tcx();
-        match self {
-            Self::Auto if has_tcx => Ok(Self::Tcx),
-            Self::Auto | Self::Clsact => Ok(Self::Clsact),
-            Self::Tcx if has_tcx => Ok(Self::Tcx),
-            Self::Tcx => Err(ReflexError::NoTcx),
+        match (self, has_tcx()) {
+            (Self::Auto | Self::Tcx, true) => Ok(Self::Tcx),
+            (Self::Tcx, false) => Err(ReflexError::NoTcx),
+            (Self::Auto, false) | (Self::Clsact, _) => Ok(Self::Clsact),
         }
     }
 }

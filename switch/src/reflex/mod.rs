@@ -15,6 +15,7 @@
 mod attach;
 mod brain;
 mod counters;
+mod diagnostics;
 mod error;
 mod maps;
 mod netlink;
@@ -30,11 +31,12 @@ use std::sync::Arc;
 
 use aya::Ebpf;
 use aya::EbpfLoader;
-use aya::programs::{ProgramError, SchedClassifier};
+use aya::programs::{Program, SchedClassifier};
 use switch_common::{PortConfig, PortId, Settings};
 
 pub use attach::{Attachment, ForeignProgram, Hook};
 pub use brain::{BrainCells, BrainPage, Cell, DropCells};
+pub use diagnostics::Diagnostics;
 pub use error::ReflexError;
 pub use pins::Adopted;
 pub use verdicts::{VerdictError, VerdictMap};
@@ -233,9 +235,10 @@ impl Reflex {
 }
 
 fn program<'a>(ebpf: &'a mut Ebpf, name: &'static str) -> Result<&'a mut SchedClassifier, ReflexError> {
-    let foreign = || ReflexError::Foreign { what: format!("classifier '{name}'") };
-    let program = ebpf.program_mut(name).ok_or_else(foreign)?;
-    program.try_into().map_err(|_: ProgramError| foreign())
+    match ebpf.program_mut(name) {
+        Some(Program::SchedClassifier(program)) => Ok(program),
+        _ => Err(ReflexError::Foreign { what: format!("classifier '{name}'") }),
+    }
 }
 
 /// The name of a port's attachment.

@@ -19,7 +19,7 @@ use rustix::net::{AddressFamily, RecvFlags, SendFlags, SocketFlags, SocketType};
 const PRIORITY: u16 = 1;
 /// "WEFT": nobody else's.
 const HANDLE: TcHandle = TcHandle { major: 0x5745, minor: 0x4654 };
-/// All Ethernet types, in network order (include/uapi/linux/if_ether.h, `ETH_P_ALL`).
+/// `ETH_P_ALL` of `include/uapi/linux/if_ether.h`, in network order: frames of every type.
 const ALL_TYPES: u16 = 0x0003_u16.to_be();
 /// Where ingress filters of a clsact queueing discipline hang.
 const INGRESS: TcHandle = TcHandle { major: 0xffff, minor: TcHandle::MIN_INGRESS };

@@ -161,13 +161,15 @@ const METHOD: &str = "\
 ## How
 
 - **tap to tap**: one pinned thread plays the VMM on both taps (`IFF_VNET_HDR`, offloads, non-blocking). It writes a burst
-  (200 small frames, 50 large ones), then drains the other tap; the CPU time of the writes is what counts, because a
+  (200 small frames, 16 large ones), then drains the other tap; the CPU time of the writes is what counts, because a
   switch in the kernel runs inside them. No wake-up and no second processor take part. Every frame must arrive.
 - **container to container**: two namespaces. Round trips are one byte over TCP between two pinned threads; bulk is
   iperf3, one stream, cubic; UDP counts datagrams that reached the receiver's UDP layer, whether it read them or its
   full buffer refused them.
-- **user space only**: `--datapath userspace`, where no verdict is cached. Bulk keeps 32 super-frames of 45 segments on
-  their way; a lost or cut frame ends the run. Round trips are 60-byte frames, both ends asleep until one comes.
+- **user space only**: `--datapath userspace`, where no verdict is cached. Bulk is iperf3 between two guests: each is a
+  namespace whose network card is a tap of its own, and a thread in the VMM's place carries frames between card and port,
+  super-frames whole. Before the round trips 16,000 super-frames are sent, 16 at a time, and every one must arrive uncut.
+  Round trips are 60-byte frames between the taps themselves, both ends asleep until one comes.
 - **first frame**: a new station sends to another that only announced itself, and sends on every 10 µs. The punt
   tap's netdev counter says how many of these frames the brain was handed; the first one after them went by a cached
   verdict. The figure is an upper bound, at most 10 µs too large.

@@ -94,7 +94,7 @@ impl Station {
 }
 
 /// Opens a tap inside a namespace; the file works from any.
-fn open(namespace: &Namespace, netdev: &str) -> Result<File> {
+pub fn open(namespace: &Namespace, netdev: &str) -> Result<File> {
     namespace.inside(|| sys::open_tap(netdev).with_context(|| format!("cannot make the tap {netdev}")))
 }
 

@@ -1,6 +1,6 @@
-//! Tap to tap: what a write costs, how much flows, how long a round trip takes, when a verdict is in effect.
+//! Tap to tap: what a write costs, whether a burst of super-frames arrives whole, how long a round trip takes, when a verdict is in effect.
 
-use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::thread;
 use std::time::{Duration, Instant};
 
@@ -10,7 +10,7 @@ use rustix::event::{PollFd, PollFlags, poll};
 use super::lab::{pin, pinned, until};
 use super::statistics::median;
 use super::systems::System;
-use super::tap::{self, SUPER_BYTES, Station};
+use super::tap::{self, Station};
 
 /// CPU nanoseconds per write: one pinned thread writes a burst, then drains the other tap. No wake-ups, no second
 /// processor. Every frame must arrive.
@@ -35,57 +35,20 @@ pub fn write_cost(a: &Station, b: &mut Station, frame: &[u8], burst: usize, burs
     Ok(f64_of(cpu)? / f64_of(frames)?)
 }
 
-/// Gigabits per second of super-frames from one tap to the other, with at most 32 on their way, as TCP's window would
-/// have it; who has nothing to do sleeps. A frame that is lost or cut is an error: the window never comes back.
-pub fn bulk(a: &Station, b: &mut Station, time: Duration) -> Result<f64> {
-    const WINDOW: u64 = 32;
+/// Sends `count` super-frames, a few at a time, and fails unless every one of them arrives uncut.
+pub fn whole(a: &Station, b: &mut Station, count: usize) -> Result<()> {
+    const AT_ONCE: usize = 16;
     let frame = tap::super_frame(a.mac(), b.mac());
-    let received = AtomicU64::new(0);
-    let done = AtomicBool::new(false);
-    thread::scope(|scope| {
-        let writer = scope.spawn(|| {
-            pin(0)?;
-            source(a, &frame, &received, WINDOW, time)
-        });
-        let wake = writer.thread().clone();
-        let (received, done) = (&received, &done);
-        let sink = scope.spawn(move || -> Result<()> {
-            pin(1)?;
-            while !done.load(Ordering::Relaxed) {
-                let count = b.drain(SUPER_BYTES)?;
-                received.fetch_add(count as u64, Ordering::Release);
-                wake.unpark();
-                if count == 0 {
-                    wait(b.file())?;
-                }
-            }
-            Ok(())
-        });
-        let rate = writer.join();
-        done.store(true, Ordering::Relaxed);
-        sink.join().ok().context("the receiver panicked")??;
-        rate.ok().context("the sender panicked")?
-    })
-}
-
-/// The writing half of [`bulk`].
-fn source(a: &Station, frame: &[u8], received: &AtomicU64, window: u64, time: Duration) -> Result<f64> {
-    let start = Instant::now();
-    let mut sent = 0;
-    let mut moved = Instant::now();
-    while start.elapsed() < time || received.load(Ordering::Acquire) < sent {
-        if start.elapsed() < time && sent - received.load(Ordering::Acquire) < window {
-            a.send(frame)?;
-            sent += 1;
-            moved = Instant::now();
-        } else if moved.elapsed() > Duration::from_secs(2) {
-            bail!("{} of {sent} super-frames are lost or cut", sent - received.load(Ordering::Acquire));
-        } else {
-            thread::park_timeout(Duration::from_millis(100));
+    for sent in (0..count).step_by(AT_ONCE) {
+        for _ in 0..AT_ONCE {
+            a.send(&frame)?;
+        }
+        for number in 0..AT_ONCE {
+            b.expect(tap::SUPER_BYTES, Duration::from_secs(1))
+                .with_context(|| format!("super-frame {} was lost or cut", sent + number))?;
         }
     }
-    let bits = f64_of(i64::try_from(sent)?)? * f64_of(i64::try_from(SUPER_BYTES)?)? * 8.0;
-    Ok(bits / start.elapsed().as_secs_f64() / 1e9)
+    Ok(())
 }
 
 /// Median round trip of a 60-byte frame in microseconds; the other station sleeps until one comes.

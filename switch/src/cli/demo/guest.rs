@@ -5,11 +5,29 @@ use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
 
 use anyhow::{Context, Result, bail};
+use rustix::process::{Pid, Signal, kill_process};
 
 use super::stage::Running;
 
 /// The guest's address on the wire; the only source its port allows.
 pub(super) const MAC: &str = "52:54:00:77:00:0d";
+
+/// Where QEMU says which process it is, in the demo's folder.
+const PIDFILE: &str = "qemu.pid";
+
+/// Ends a guest that a killed demo left running.
+pub(super) fn clear(folder: &Path) {
+    let Ok(text) = fs::read_to_string(folder.join(PIDFILE)) else { return };
+    let pid = text.trim();
+    let command = fs::read_to_string(format!("/proc/{pid}/cmdline")).unwrap_or_default();
+    // The number may be somebody else's by now.
+    let is_ours = command.contains(&*folder.to_string_lossy());
+    if let Some(pid) = pid.parse().ok().filter(|_| is_ours).and_then(Pid::from_raw)
+        && let Err(error) = kill_process(pid, Signal::TERM)
+    {
+        tracing::warn!(%error, "an earlier demo's guest does not end");
+    }
+}
 
 /// A guest that ends with its guard.
 pub(super) struct Guest {
@@ -24,7 +42,7 @@ impl Guest {
         kernel: &Path,
         initrd: &Path,
         address: &str,
-        log: PathBuf,
+        folder: &Path,
         kvm: bool,
     ) -> Result<Option<Self>> {
         let mut command = Command::new("qemu-system-x86_64");
@@ -39,6 +57,8 @@ impl Guest {
         if Command::new("qemu-system-x86_64").arg("-version").stdout(Stdio::null()).status().is_err() {
             return Ok(None);
         }
+        command.arg("-pidfile").arg(folder.join(PIDFILE));
+        let log = folder.join("qemu.log");
         command.stderr(File::create(&log).with_context(|| log.display().to_string())?);
         Ok(Some(Self { running: Running::start(&mut command)?, log }))
     }

@@ -18,6 +18,11 @@ const STATE: &str = "/run/weft-demo";
 /// How long anything of the demo may take to come or to go.
 const PATIENCE: Duration = Duration::from_secs(20);
 
+/// The folder of one demo.
+fn folder(name: &str) -> PathBuf {
+    PathBuf::from(STATE).join(name)
+}
+
 /// A program that runs beside us; ended with the guard. It is in a process group of its own: Ctrl-C is for us alone.
 pub(super) struct Running(Child);
 
@@ -59,9 +64,15 @@ impl Stage {
     /// Removes what a killed demo of this name left behind.
     pub(super) fn clear(name: &str) -> Result<()> {
         let binary = std::env::current_exe().context("where is our own binary?")?;
+        super::guest::clear(&folder(name));
         if PathBuf::from(format!("/sys/class/net/{name}")).exists() {
             output(Command::new(binary).args(["--name", name, "down", "--state-dir", STATE]))
                 .context("an earlier demo does not go away")?;
+        }
+        // A tap that was there before is left alone by every later daemon, so it has to go here.
+        let tap = format!("{name}-g");
+        if PathBuf::from(format!("/sys/class/net/{tap}")).exists() {
+            output(Command::new("ip").args(["link", "del", &tap]))?;
         }
         for namespace in ["blue", "green"].map(|end| format!("{name}-{end}")) {
             if PathBuf::from(format!("/run/netns/{namespace}")).exists() {
@@ -104,7 +115,7 @@ impl Stage {
 
     /// Where the demo may leave files until it ends.
     pub(super) fn folder(&self) -> PathBuf {
-        PathBuf::from(STATE).join(&self.name)
+        folder(&self.name)
     }
 }
 

@@ -7,11 +7,14 @@ use switch_common::VERDICT_FORWARD;
 
 use super::*;
 
+/// A pair as something that has an order.
+type Place = (u16, [u8; 6], [u8; 6]);
+
 /// The kernel's map, in memory.
 #[derive(Debug, Default)]
-struct Memory(BTreeMap<(u16, [u8; 6], [u8; 6]), (PairKey, PairVerdict)>);
+struct Memory(BTreeMap<Place, (PairKey, PairVerdict)>);
 
-fn place(key: &PairKey) -> (u16, [u8; 6], [u8; 6]) {
+fn place(key: &PairKey) -> Place {
     (key.ingress, key.source, key.destination)
 }
 
@@ -120,15 +123,15 @@ fn a_verdict_is_installed_armed_and_disarmed_by_force_only_after_an_unbroken_bac
     assert_eq!(stored(&index, &pair).generation, 7);
 
     // The control: a backlog that ends in between gives the pair a new start.
-    index.teach(pair, to(2), millis(40), &forced);
+    index.teach(pair, to(2), millis(900), &forced);
     index.backlog_ended();
-    index.teach(pair, to(2), millis(60), &forced);
-    index.teach(pair, to(2), millis(109), &forced);
+    index.teach(pair, to(2), millis(1000), &forced);
+    index.teach(pair, to(2), millis(1999), &forced);
     assert_eq!((forced.get(), stored(&index, &pair).action), (0, VERDICT_FORWARD | VERDICT_ARMED));
 
-    index.teach(pair, to(2), millis(110), &forced);
+    index.teach(pair, to(2), millis(2000), &forced);
     assert_eq!((forced.get(), stored(&index, &pair).action), (1, VERDICT_FORWARD));
-    index.teach(pair, to(2), millis(500), &forced);
+    index.teach(pair, to(2), millis(9000), &forced);
     assert_eq!(forced.get(), 1, "once is enough");
 }
 

@@ -3,7 +3,7 @@
 //! A test runs itself again inside, so that everything it leaves behind goes with it. Without root it says so and counts
 //! as skipped, or fails when `WEFT_TESTS_REQUIRE` names `bpf`.
 
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
 use std::time::{Duration, Instant};
 
@@ -70,7 +70,7 @@ impl Outside {
 impl Drop for Outside {
     fn drop(&mut self) {
         for space in ["s", "a", "b"] {
-            let _ = Command::new("ip").args(["netns", "del", &self.space(space)]).status();
+            Command::new("ip").args(["netns", "del", &self.space(space)]).status().ok();
         }
     }
 }
@@ -124,7 +124,7 @@ impl Lab {
 
     /// Where this instance's pins are.
     pub(super) fn pins(&self) -> PathBuf {
-        PathBuf::from("/sys/fs/bpf/weft/lab")
+        Path::new("/sys/fs/bpf/weft").join(&self.name)
     }
 
     /// Opens the instance.

@@ -26,7 +26,9 @@ fn a_frame_passes_a_verdict_byte_for_byte_with_any_tags() {
     bench.decide(1, 2, |_| {});
     let frames: Vec<Vec<u8>> = TAGGINGS.iter().map(|tags| frame(1, 2, tags, 46)).collect();
     let bytes: u64 = frames.iter().map(|frame| frame.len() as u64).sum();
-    frames.iter().for_each(|frame| bench.send(1, frame));
+    for frame in &frames {
+        bench.send(1, frame);
+    }
     assert_eq!(bench.received(2), frames);
     assert_eq!(bench.received(3), Vec::<Vec<u8>>::new());
     let tally = Tally { frames: 8, bytes, ..Tally::default() };

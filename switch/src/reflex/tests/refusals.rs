@@ -180,3 +180,17 @@ fn a_copy_for_a_port_that_is_gone_or_for_none_is_dropped() {
     }
     bench.balance();
 }
+
+#[test]
+fn what_cannot_be_on_the_punt_tap_is_in_the_log() {
+    let Some(lab) = enter("refusals::what_cannot_be_on_the_punt_tap_is_in_the_log") else { return };
+    let mut bench = Bench::new(&lab);
+    let mut diagnostics = bench.reflex.diagnostics().unwrap();
+    assert!(bench.reflex.diagnostics().is_none());
+    bench.punt.send(&frame(1, 2, &PLAIN, 46));
+    let (reader, writer) = std::io::pipe().unwrap();
+    let log = tracing_subscriber::fmt().with_writer(std::sync::Mutex::new(writer)).finish();
+    tracing::subscriber::with_default(log, || diagnostics.drain());
+    let said = std::io::read_to_string(reader).unwrap();
+    assert!(said.contains("a copy of 60 bytes for port 0 was written to the punt tap"), "{said}");
+}

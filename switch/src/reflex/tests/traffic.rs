@@ -56,7 +56,7 @@ fn containers_ping_straight_into_each_others_namespace() {
 }
 
 /// Segments that a namespace's TCP has sent, as wires count them. `OutSegs` leaves out what is sent again
-/// (net/ipv4/tcp_output.c, `__tcp_transmit_skb`).
+/// (`__tcp_transmit_skb` in `net/ipv4/tcp_output.c`).
 fn segments_sent(lab: &Lab, station: Station) -> u64 {
     let snmp = lab.run(station, "cat /proc/net/snmp");
     let mut tcp = snmp.lines().filter(|line| line.starts_with("Tcp:")).map(str::split_whitespace);

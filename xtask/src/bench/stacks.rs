@@ -1,4 +1,5 @@
-//! Container to container: round trips and bulk TCP, small UDP frames, between two namespaces on one switch.
+//! Two stations with a network stack of their own on one switch, containers or guests: round trips and bulk TCP, small UDP
+//! frames.
 
 use std::io::{Read, Write};
 use std::net::{TcpListener, TcpStream, UdpSocket};
@@ -12,10 +13,13 @@ use anyhow::{Context, Result, bail};
 use super::lab::{Namespace, Running, pin, until};
 use super::statistics::median;
 use super::systems::System;
+use super::tap;
+use super::vmm::Vmm;
 
-/// Two containers on one switch. Fields are dropped in their order.
+/// Two stations on one switch. Fields are dropped in their order.
 pub struct Pair {
     system: System,
+    _vmms: Vec<Vmm>,
     client: Namespace,
     server: Namespace,
 }
@@ -25,18 +29,39 @@ const SERVER: &str = "198.18.0.2";
 
 impl Pair {
     /// Attaches two containers to the switch and lets them meet.
-    pub fn new(system: System, slot: &str) -> Result<Self> {
+    pub fn containers(system: System, slot: &str) -> Result<Self> {
         let client = Namespace::new(&format!("{slot}c"))?;
         let server = Namespace::new(&format!("{slot}s"))?;
         system.attach_container("c0", &client, &format!("{CLIENT}/24"))?;
         system.attach_container("c1", &server, &format!("{SERVER}/24"))?;
-        let pair = Self { system, client, server };
-        pair.client.inside(|| {
+        Self { system, _vmms: Vec::new(), client, server }.met()
+    }
+
+    /// Attaches two guests on taps to the switch and lets them meet.
+    pub fn guests(system: System, slot: &str) -> Result<Self> {
+        let client = Namespace::new(&format!("{slot}c"))?;
+        let server = Namespace::new(&format!("{slot}s"))?;
+        let mut vmms = Vec::new();
+        for (guest, tap, address) in [(&client, "t0", CLIENT), (&server, "t1", SERVER)] {
+            let card = tap::open(guest, "eth0")?;
+            guest.noqueue("eth0")?;
+            guest.ip(&format!("address add {address}/24 dev eth0"))?;
+            guest.ip("link set eth0 up")?;
+            let port = tap::open(system.namespace(), tap)?;
+            system.attach(tap)?;
+            vmms.push(Vmm::start(card, port));
+        }
+        Self { system, _vmms: vmms, client, server }.met()
+    }
+
+    /// Lets them meet.
+    fn met(self) -> Result<Self> {
+        self.client.inside(|| {
             let mut ping = Command::new("ping");
             ping.args(["-q", "-c", "5", "-i", "0.05", "-w", "10", SERVER]);
-            crate::shell::output(&mut ping).context("two containers do not hear each other")
+            crate::shell::output(&mut ping).context("two stations do not hear each other")
         })?;
-        Ok(pair)
+        Ok(self)
     }
 
     /// The switch under them.
