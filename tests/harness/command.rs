@@ -2,11 +2,28 @@
 
 use std::io::Write as _;
 use std::process::{Child, Command, ExitStatus, Output, Stdio};
+use std::sync::{Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
 use anyhow::{Context as _, Result, bail, ensure};
 
 use crate::wait;
+
+/// Held while a child is made. `tun-tap` opens its descriptor without `O_CLOEXEC`; whoever opens one so holds this until
+/// the flag is set, or a child of another test would inherit the tap and keep it alive.
+static FORKING: Mutex<()> = Mutex::new(());
+
+/// Keeps every thread of this process from making a child.
+pub(crate) fn no_children() -> MutexGuard<'static, ()> {
+    FORKING.lock().unwrap_or_else(PoisonError::into_inner)
+}
+
+fn spawn(command: &mut Command) -> Result<Child> {
+    let forking = no_children();
+    let child = command.spawn().with_context(|| format!("cannot run {command:?}"));
+    drop(forking);
+    child
+}
 
 /// A command from words separated by blanks; no quoting, no shell.
 pub fn words(line: &str) -> Command {
@@ -18,7 +35,8 @@ pub fn words(line: &str) -> Command {
 
 /// Runs a command to its end, whatever its exit code.
 pub fn output(command: &mut Command) -> Result<Output> {
-    command.stdin(Stdio::null()).output().with_context(|| format!("cannot run {command:?}"))
+    let child = spawn(command.stdin(Stdio::null()).stdout(Stdio::piped()).stderr(Stdio::piped()))?;
+    Ok(child.wait_with_output()?)
 }
 
 /// Runs a command that must succeed; its standard output.
@@ -41,12 +59,7 @@ pub fn run(line: &str) -> Result<String> {
 
 /// Runs a command that must succeed, with `input` on its standard input.
 pub fn feed(command: &mut Command, input: &[u8]) -> Result<String> {
-    let mut child = command
-        .stdin(Stdio::piped())
-        .stdout(Stdio::piped())
-        .stderr(Stdio::piped())
-        .spawn()
-        .with_context(|| format!("cannot run {command:?}"))?;
+    let mut child = spawn(command.stdin(Stdio::piped()).stdout(Stdio::piped()).stderr(Stdio::piped()))?;
     child.stdin.take().context("no standard input")?.write_all(input)?;
     let output = child.wait_with_output()?;
     ensure!(output.status.success(), "{command:?}: {}", String::from_utf8_lossy(&output.stderr));
@@ -60,7 +73,7 @@ pub struct Running(Child);
 impl Running {
     /// Starts a command.
     pub fn start(command: &mut Command) -> Result<Self> {
-        command.spawn().map(Self).with_context(|| format!("cannot start {command:?}"))
+        spawn(command).map(Self)
     }
 
     /// Its process id.

@@ -11,6 +11,7 @@ use std::time::{Duration, Instant};
 use anyhow::{Context as _, Result, ensure};
 use rustix::event::{PollFd, PollFlags, Timespec, poll};
 use rustix::fs::OFlags;
+use rustix::io::FdFlags;
 
 use crate::frames::Request;
 use crate::sys;
@@ -36,7 +37,10 @@ pub struct Station {
 impl Station {
     /// Holds a plain tap, made now unless it exists.
     pub fn plain(netdev: &str) -> Result<Self> {
+        let alone = crate::command::no_children();
         let tap = tun_tap::Iface::without_packet_info(netdev, tun_tap::Mode::Tap).with_context(|| netdev.to_owned())?;
+        rustix::io::fcntl_setfd(sys::borrow(tap.as_raw_fd(), &tap), FdFlags::CLOEXEC)?;
+        drop(alone);
         rustix::fs::fcntl_setfl(sys::borrow(tap.as_raw_fd(), &tap), OFlags::RDWR | OFlags::NONBLOCK)?;
         ensure!(tap.name() == netdev, "asked for {netdev}, got {}", tap.name());
         Ok(Self { netdev: netdev.to_owned(), tap: Tap::Plain(tap) })

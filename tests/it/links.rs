@@ -95,8 +95,9 @@ fn a_deleted_tap_is_absent_at_once_and_attached_again_when_it_comes_back() {
             let stations = daemon.cli().stations()?;
             ensure!(stations.iter().all(|station| station.port != "b"), "its stations were kept: {stations:?}");
             // A stranger in between gets neither the port nor its frames, whatever index the kernel gives it.
-            let stranger = Station::plain("stranger")?;
-            arena.ip("link set dev stranger up addrgenmode none")?;
+            let name = format!("stranger{number}");
+            let stranger = Station::plain(&name)?;
+            arena.ip(&format!("link set dev {name} up addrgenmode none"))?;
             a.send(&Builder::new(frames::station(9), MacAddr::BROADCAST).number(1000).build())?;
             let again = Station::plain("b")?;
             seen(&daemon, "b", "up")?;
