@@ -9,6 +9,7 @@
 //! when no program adds to it. So programs are told that nobody listens, the kernel's grace period ends those that have
 //! not heard it, and then the difference is booked as unobserved.
 
+mod diagnostics;
 mod down;
 mod lock;
 mod reload;
@@ -189,6 +190,7 @@ struct Started {
 async fn start(runtime: &Runtime, host: &Host) -> Result<Started> {
     let (mut reflex, adopted) = Reflex::open(&pins(&runtime.name), hook(runtime.hook))?;
     tracing::info!(?adopted, "reflex");
+    diagnostics::listen(&mut reflex)?;
     let mut settings = reflex.settings()?;
     settings.flags = 0;
     reflex.set_settings(settings)?;

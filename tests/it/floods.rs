@@ -107,6 +107,9 @@ fn a_brain_that_falls_behind_limits_punts_and_counts_them() {
         Stream::new(&a, &b, Builder::new(frames::station(1), frames::station(2))).pump(500)?;
         let pid = Pid::from_raw(i32::try_from(daemon.pid()?)?).expect("a pid is not 0");
         kill_process(pid, Signal::STOP)?;
+        wait::until_true("the daemon stands still", wait::SOON, || {
+            Ok(std::fs::read_to_string(format!("/proc/{}/status", daemon.pid()?))?.contains("State:\tT"))
+        })?;
         let stalled = (|| {
             for number in 0..20_000 {
                 a.send(&Builder::new(frames::station(1000 + number), frames::station(2)).build())?;

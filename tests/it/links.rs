@@ -1,9 +1,14 @@
 //! What the kernel and other tools do to our netdevs, and how soon it is seen.
 
+use std::process::Stdio;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::thread;
 use std::time::{Duration, Instant};
 
 use anyhow::{Result, ensure};
+use weft_tests::command::Running;
 use weft_tests::frames::{self, Builder, MacAddr};
+use weft_tests::stream::Stream;
 use weft_tests::{Arena, Daemon, Mode, Need, Station, http, topology, wait};
 
 /// What an operator is promised.
@@ -40,6 +45,35 @@ fn a_changed_link_is_seen_within_100_milliseconds() {
         // The median: a test beside us may hold both cores for a while, the switch may not.
         took.sort();
         ensure!(took[took.len() / 2] < PROMISE, "{took:?}");
+        daemon.stop(arena)
+    });
+}
+
+#[test]
+fn who_waits_for_quiet_holds_up_nobody() {
+    Arena::run(&[Need::Bpf], |arena| {
+        let daemon = Daemon::start(arena, Mode::Kernel)?;
+        let (a, b) = (topology::station(&daemon, "a")?, topology::station(&daemon, "b")?);
+        says(&b, &a, 1)?;
+        let stop = AtomicBool::new(false);
+        thread::scope(|scope| {
+            let traffic = scope.spawn(|| {
+                let frame = Builder::new(frames::station(2), frames::station(1));
+                Stream::new(&a, &b, frame).pump_until(&stop)
+            });
+            let tried = (|| {
+                let mut command = std::process::Command::new(daemon.cli().binary());
+                let mut waiting = Running::start(command.args(["ledger", "--settle=20"]).stdout(Stdio::null()))?;
+                let _c = topology::station(&daemon, "c")?;
+                arena.ip("link set dev c down")?;
+                seen(&daemon, "c", "down")?;
+                ensure!(waiting.ended()?.is_none(), "the ledger came to rest under traffic");
+                Ok(())
+            })();
+            stop.store(true, Ordering::Relaxed);
+            traffic.join().expect("a stream does not panic")?;
+            tried
+        })?;
         daemon.stop(arena)
     });
 }

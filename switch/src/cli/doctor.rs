@@ -9,7 +9,8 @@ use serde::Serialize;
 use super::output::{Column, print, render};
 use super::{Global, wait_for};
 use crate::api::client::ClientError;
-use crate::api::schema::Status;
+use crate::api::schema::{PortInfo, Status};
+use crate::reflex::Reflex;
 
 /// Check whether this host can run the switch, and say how to mend what is missing
 #[derive(Args, Debug)]
@@ -48,7 +49,7 @@ pub(super) fn run(global: &Global) -> anyhow::Result<()> {
     let release = rustix::system::uname().release().to_string_lossy().into_owned();
     let status = fs::read_to_string("/proc/self/status").unwrap_or_default();
     let mut checks = vec![kernel(&release), tcx(&release), capabilities(&status), netns_ports(&status)];
-    checks.extend([bpf(), bpffs(), btf(), tun(), kvm(), daemon(global)]);
+    checks.extend([bpf(), bpffs(), btf(), tun(), kvm(), daemon(global), foreign_programs(global)]);
     print(&render(global.output, &checks, COLUMNS)?)?;
     let missing = checks.iter().filter(|check| check.grade == Grade::Missing).count();
     ensure!(missing == 0, "the switch cannot run here, missing: {missing}; mend what is marked above and ask again");
@@ -171,6 +172,27 @@ fn daemon(global: &Global) -> Check {
         };
     }
     Check::new("daemon", asked.is_ok(), found, Grade::Optional, "start it with `weft run`")
+}
+
+/// Programs of others on our ports' netdevs: they may see, change or drop a frame before or after ours.
+fn foreign_programs(global: &Global) -> Check {
+    let mut found = Vec::new();
+    let asked = wait_for(async {
+        let ports: Vec<PortInfo> = global.client().get("/v1/ports").await?;
+        for (port, ifindex) in ports.iter().filter_map(|port| Some((port, port.ifindex?))) {
+            let programs = Reflex::foreign_programs(&port.netdev, ifindex)?;
+            found.extend(programs.iter().map(|it| format!("{} ({}) on {}", it.name, it.hook, port.netdev)));
+        }
+        Ok(())
+    });
+    let text = match &asked {
+        Ok(()) if found.is_empty() => "none on the ports' netdevs".to_owned(),
+        Ok(()) => found.join(", "),
+        Err(error) => format!("not looked for: {error}"),
+    };
+    let is_good = asked.is_ok() && found.is_empty();
+    let mend = "find out whose they are (`bpftool net`); what they drop or change, the ledger does not see";
+    Check::new("foreign programs", is_good, text, Grade::Optional, mend)
 }
 
 #[cfg(test)]

@@ -4,6 +4,7 @@ use std::collections::BTreeMap;
 use std::time::Duration;
 
 use switch_common::{BrainPort, DropCell, DropReason, PortCounters, PortDrops};
+use tokio::sync::Mutex;
 use tokio::time::Instant;
 
 use super::attachment::shown_netdev;
@@ -109,45 +110,44 @@ impl Control {
             has_ring: facts.tun.is_some(),
         })
     }
+}
 
-    /// The laws. `settle`: waits so long at most until nothing moves, and checks equality; without it, or when it
-    /// does not come to rest, three snapshots are compared as t0 ≤ t1 ≤ t2.
-    pub(super) async fn ledger(&self, settle: Option<Duration>) -> LedgerReport {
-        let deadline = Instant::now() + settle.unwrap_or_default();
-        let mut last = self.snapshot().await;
-        let mut alike = 0;
-        while settle.is_some() && Instant::now() < deadline {
-            tokio::time::sleep(LOOK_EVERY).await;
-            let now = self.snapshot().await;
-            let at_rest = now.ports.iter().all(|port| ledger::in_flight(port) == 0);
-            alike = if at_rest && now == last { alike + 1 } else { 0 };
-            if now == last && !at_rest {
-                self.book_lost().await;
-            }
-            last = now;
-            if alike >= LOOKS_ALIKE {
-                return report(true, ledger::check_quiet(&last));
-            }
+/// The laws. `settle`: waits so long at most until nothing moves, and checks equality; without it, or when it
+/// does not come to rest, three snapshots are compared as t0 ≤ t1 ≤ t2. Control is locked for each look only, so that who waits
+/// for quiet holds up nobody.
+pub(super) async fn ledger(control: &Mutex<Control>, settle: Option<Duration>) -> LedgerReport {
+    let deadline = Instant::now() + settle.unwrap_or_default();
+    let mut last = control.lock().await.snapshot().await;
+    let mut alike = 0;
+    while settle.is_some() && Instant::now() < deadline {
+        tokio::time::sleep(LOOK_EVERY).await;
+        let now = control.lock().await.snapshot().await;
+        let at_rest = now.ports.iter().all(|port| ledger::in_flight(port) == 0);
+        alike = if at_rest && now == last { alike + 1 } else { 0 };
+        if now == last && !at_rest {
+            control.lock().await.book_lost().await;
         }
-        let middle = self.snapshot().await;
-        let end = self.snapshot().await;
-        let mut found = report(last == end, ledger::check_moving(&last, &middle, &end));
-        if settle.is_some() {
-            found.quiet = false;
-            found.holds = false;
-            found.laws.push(LawReport {
-                law: "settle".to_owned(),
-                what: "switch".to_owned(),
-                left: 0,
-                right: 0,
-                holds: false,
-                note: Some(
-                    "the switch did not come to rest in time; stop the traffic, or ask without --settle".to_owned(),
-                ),
-            });
+        last = now;
+        if alike >= LOOKS_ALIKE {
+            return report(true, ledger::check_quiet(&last));
         }
-        found
     }
+    let middle = control.lock().await.snapshot().await;
+    let end = control.lock().await.snapshot().await;
+    let mut found = report(last == end, ledger::check_moving(&last, &middle, &end));
+    if settle.is_some() {
+        found.quiet = false;
+        found.holds = false;
+        found.laws.push(LawReport {
+            law: "settle".to_owned(),
+            what: "switch".to_owned(),
+            left: 0,
+            right: 0,
+            holds: false,
+            note: Some("the switch did not come to rest in time; stop the traffic, or ask without --settle".to_owned()),
+        });
+    }
+    found
 }
 
 fn report(quiet: bool, laws: Vec<LawResult>) -> LedgerReport {

@@ -6,7 +6,7 @@ use std::time::{Duration, Instant};
 
 use tokio::sync::Mutex;
 
-use super::{Control, ControlError, Port};
+use super::{Control, ControlError, Port, accounts};
 use crate::api;
 use crate::api::schema::{Diff, DropInfo, LedgerReport, PortInfo, StationInfo, Status};
 use crate::config;
@@ -149,7 +149,7 @@ impl api::Control for Handle {
     }
 
     async fn ledger(&self, settle: Option<Duration>) -> LedgerReport {
-        self.control.lock().await.ledger(settle).await
+        accounts::ledger(&self.control, settle).await
     }
 
     async fn drops(&self) -> Vec<DropInfo> {
