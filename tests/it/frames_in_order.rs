@@ -7,7 +7,7 @@ use weft_tests::stream::Stream;
 use weft_tests::{Daemon, topology, wait};
 
 in_every_mode! {
-    /// The order of DESIGN §5: new stations on both sides, so that the verdict is installed in the middle of the burst.
+    /// New stations on both sides, so that the verdict is installed in the middle of the burst.
     fn a_numbered_burst_between_new_stations_arrives_whole_and_in_order(arena, mode) {
         let daemon = Daemon::start(arena, mode)?;
         let (a, b) = (topology::station(&daemon, "a")?, topology::station(&daemon, "b")?);

@@ -187,7 +187,7 @@ fn anonymous_symbols(object: &Path, path: &OsString) -> Result<Vec<String>> {
     Ok(names.lines().filter_map(anonymous).collect())
 }
 
-/// The flags of DESIGN: BTF for maps and programs, 64-bit atomics, no trace of this machine's folders.
+/// BTF for maps and programs, 64-bit atomics, no trace of this machine's folders.
 fn rustflags(root: &Path) -> Result<OsString> {
     let cargo_home = env::var_os("CARGO_HOME")
         .map(PathBuf::from)

@@ -13,7 +13,7 @@ use aya::programs::Program;
 
 use super::Hook;
 
-/// DESIGN: the gate for the verifier's work, per program.
+/// The gate for the verifier's work, per program.
 const VERIFIED_MAX: u32 = 250_000;
 
 #[test]
