@@ -155,7 +155,8 @@ impl Control {
     /// Makes the port's netdev, or takes it, and lets it forward. On failure everything is as before.
     pub(super) async fn attach(&mut self, port: &mut Port) -> Result<(), AttachError> {
         let mut attached = self.host.prepare(&port.spec, &self.runtime.name, self.punt_ifindex, port.id).await?;
-        let raised = match self.wire(port, &attached).await {
+        // Until it is up nothing may leave by it, or copies would vanish in a netdev that is down.
+        let raised = match self.wire(port, PortState::NoCarrier, &attached).await {
             Ok(()) => self.host.activate(&attached).await,
             Err(error) => Err(error),
         };
@@ -180,19 +181,23 @@ impl Control {
         }
     }
 
-    /// Tells loop and reflex, then attaches the program: in this order, so that no frame meets a port unknown to them.
-    pub(super) async fn wire(&mut self, port: &Port, attached: &Attached) -> Result<(), AttachError> {
+    /// Tells the reflex, then the loop, then attaches the program: in this order, so that no frame meets a port that is
+    /// unknown to either, and no copy is injected for one that the reflex does not know.
+    pub(super) async fn wire(&mut self, port: &Port, state: PortState, attached: &Attached) -> Result<(), AttachError> {
         let refused =
             |error: ControlError| AttachError::Refused { netdev: attached.ifname.clone(), reason: error.to_string() };
-        self.tell(port.id, &port.spec, PortState::Up, Some(attached)).await.map_err(refused)?;
-        self.wire_reflex(port, attached).map_err(|error| refused(error.into()))
+        let told = match self.tell_reflex(port, attached) {
+            Ok(()) => self.tell(port.id, &port.spec, state, Some(attached)).await,
+            Err(error) => Err(error.into()),
+        };
+        told.map_err(refused)?;
+        let wired = self.reflex.attach_port(port.id, attached.ifname.as_str(), attached.ifindex);
+        wired.map(drop).map_err(|error| refused(error.into()))
     }
 
-    fn wire_reflex(&mut self, port: &Port, attached: &Attached) -> Result<(), ReflexError> {
+    fn tell_reflex(&mut self, port: &Port, attached: &Attached) -> Result<(), ReflexError> {
         self.reflex.set_port(port.id, config(&port.spec, attached, true))?;
-        self.reflex.link(attached.ifindex, port.id)?;
-        self.reflex.attach_port(port.id, attached.ifname.as_str(), attached.ifindex)?;
-        Ok(())
+        self.reflex.link(attached.ifindex, port.id)
     }
 
     /// Takes back what [`Self::wire`] did; a step that was not done is no error.

@@ -103,7 +103,7 @@ impl Control {
             }
         };
         port.state = attached.state;
-        if let Err(error) = self.wire(port, &attached).await {
+        if let Err(error) = self.wire(port, port.state, &attached).await {
             tracing::warn!(port = %port.spec.name, error = %errors::chain(&error), "netdev could not be taken over");
             return false;
         }
