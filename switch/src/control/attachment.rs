@@ -107,7 +107,7 @@ impl Control {
             )));
         };
         self.reset_counters(id).await;
-        let mut port = Port { id, spec, state: PortState::Absent, problem: None, attachment: None };
+        let mut port = Port { id, spec, state: PortState::Absent, problem: None, attachment: None, retry_after: None };
         match self.attach(&mut port).await {
             Ok(()) => {}
             Err(AttachError::NoSuchNetdev { .. }) if wait => {
@@ -121,7 +121,7 @@ impl Control {
     }
 
     /// One netdev is one port.
-    fn refuse_taken_netdev(&self, spec: &PortSpec) -> Result<(), ControlError> {
+    pub(super) fn refuse_taken_netdev(&self, spec: &PortSpec) -> Result<(), ControlError> {
         let Some(wanted) = wanted_netdev(spec) else { return Ok(()) };
         let holder = self.ports.iter().find(|(_, port)| {
             let attached = port.attachment.as_ref().map(|attachment| &attachment.attached.ifname);
@@ -260,11 +260,20 @@ impl Control {
     /// Detaches a port's netdev and restores it; the port stays.
     pub(super) async fn detach(&mut self, port: &mut Port) -> Result<(), ControlError> {
         let Some(attachment) = port.attachment.take() else { return Ok(()) };
+        self.lower(&attachment.attached).await;
         self.unwire(port.id, &attachment.attached).await;
         port.state = PortState::Absent;
         self.host.release(&attachment.attached.restore).await.map_err(|error| {
             ControlError::Failed(format!("port '{}' is detached, but: {}", port.spec.name, errors::chain(&error)))
         })
+    }
+
+    /// A netdev that is ours, or was down when it was found, goes down before its program goes, so that nothing the guest
+    /// sends meanwhile reaches the host's stack.
+    pub(super) async fn lower(&self, attached: &Attached) {
+        if let Err(error) = self.host.lower(&attached.restore).await {
+            tracing::debug!(netdev = %attached.ifname, error = %errors::chain(&error), "could not be set down");
+        }
     }
 
     /// Where the netdev's counters stood when ours were 0: read while both stand still, or as near as may be.
