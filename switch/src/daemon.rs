@@ -67,6 +67,7 @@ async fn serve(runtime: &Runtime) -> Result<()> {
     let same_boot = saved.boot_id == boot_id;
     saved.boot_id = boot_id;
     // Whatever can be refused is asked for before anything is changed on the host.
+    store.save(&saved)?;
     let socket = Socket::bind(&runtime.socket)?;
     let health = match runtime.metrics {
         Some(address) => Some(TcpListener::bind(address).await.with_context(|| {
@@ -118,7 +119,8 @@ async fn serve(runtime: &Runtime) -> Result<()> {
     if let Some(health) = health {
         health.await?;
     }
-    let keep = runtime.on_stop == OnStop::Keep;
+    // What goes wrong inside is no wish to stop: what can go on goes on, for the next daemon to adopt.
+    let keep = runtime.on_stop == OnStop::Keep || outcome.is_err();
     let left = handle.stop(keep).await;
     if commands.send(Command::Stop).is_err() {
         tracing::debug!("the loop had ended before");

@@ -5,7 +5,8 @@ use std::os::unix::fs::PermissionsExt as _;
 use std::os::unix::net::UnixStream;
 
 use anyhow::{Result, ensure};
-use weft_tests::{Arena, Daemon, Mode, Need, http, topology};
+use weft_tests::command::Running;
+use weft_tests::{Arena, Daemon, Mode, Need, http, topology, wait};
 
 #[test]
 fn garbage_is_answered_with_an_error_and_changes_nothing() {
@@ -102,6 +103,24 @@ fn health_is_served_over_tcp_and_the_document_over_the_socket() {
         }
         let document = http::request(&daemon.socket(), "GET", "/openapi.json", b"")?;
         ensure!(document.status == 200 && document.body.contains("openapi"), "{document:?}");
+        daemon.stop(arena)
+    });
+}
+
+#[test]
+fn a_change_goes_to_its_end_though_its_asker_goes_away() {
+    Arena::run(&[Need::Bpf], |arena| {
+        let daemon = Daemon::start(arena, Mode::Kernel)?;
+        let ports = (1..=20).map(|n| format!("[[port]]\nname = \"t{n}\"\ntap = \"t{n}\"\n"));
+        std::fs::write("/run/many.toml", ports.collect::<Vec<_>>().concat())?;
+        let mut command = std::process::Command::new(daemon.cli().binary());
+        let asker = Running::start(command.args(["apply", "/run/many.toml"]))?;
+        wait::until_true("the first tap", wait::SOON, || {
+            Ok(arena.netdevs()?.iter().any(|name| name.starts_with('t')))
+        })?;
+        // Killed.
+        drop(asker);
+        wait::until_true("all ports", wait::SOON, || Ok(daemon.cli().ports()?.len() == 20))?;
         daemon.stop(arena)
     });
 }

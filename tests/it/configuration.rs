@@ -5,7 +5,7 @@ use std::fs;
 use anyhow::{Result, ensure};
 use weft_tests::frames::{self, Builder, MacAddr};
 use weft_tests::stream::Stream;
-use weft_tests::{Arena, Cli, Daemon, Mode, Need, Station, topology, wait};
+use weft_tests::{Arena, Cli, Daemon, Mode, Namespace, Need, Station, topology, wait};
 
 const FILE: &str = "/run/test.toml";
 
@@ -207,5 +207,43 @@ fn check_needs_no_daemon_and_the_sample_passes_it() {
     Arena::run(&[], |_| {
         let sample = concat!(env!("CARGO_MANIFEST_DIR"), "/../switch/weft.sample.toml");
         Cli::new("nobody")?.run(&format!("check {sample}")).map(drop)
+    });
+}
+
+#[test]
+fn ports_may_swap_their_netdevs_in_one_apply() {
+    Arena::run(&[Need::Bpf], |arena| {
+        let (daemon, a, b) = with_file(arena)?;
+        let swapped = "[[port]]\nname = \"a\"\nnetdev = \"b\"\n[[port]]\nname = \"b\"\nnetdev = \"a\"\n";
+        fs::write("/run/swapped.toml", swapped)?;
+        daemon.cli().run("apply /run/swapped.toml")?;
+        daemon.until_state("a", "up", wait::SOON)?;
+        daemon.until_state("b", "up", wait::SOON)?;
+        let before = daemon.cli().port("b")?.ingress.frames;
+        b.send(&Builder::new(frames::station(2), MacAddr::BROADCAST).number(1).build())?;
+        a.receive_until(wait::SOON, |frame| frames::number_of(frame) == Some(1))?;
+        a.send(&Builder::new(frames::station(1), frames::station(2)).number(2).build())?;
+        b.receive_until(wait::SOON, |frame| frames::number_of(frame) == Some(2))?;
+        // What the station on the tap a sends comes in by the port b.
+        ensure!(daemon.cli().port("b")?.ingress.frames == before + 1);
+        ensure!(daemon.cli().drops("a", "other")? == 0 && daemon.cli().drops("b", "other")? == 0);
+        daemon.stop(arena)
+    });
+}
+
+#[test]
+fn a_container_whose_namespace_is_back_is_attached_again_by_apply() {
+    Arena::run(&[Need::Bpf], |arena| {
+        let daemon = Daemon::start(arena, Mode::Kernel)?;
+        let namespace = Namespace::new("blue")?;
+        fs::write(FILE, "[[port]]\nname = \"blue\"\nnetns = \"blue\"\n")?;
+        daemon.cli().run(&format!("apply {FILE}"))?;
+        daemon.until_state("blue", "up", wait::SOON)?;
+        drop(namespace);
+        daemon.until_state("blue", "absent", wait::SOON)?;
+        let _again = Namespace::new("blue")?;
+        daemon.cli().run(&format!("apply {FILE}"))?;
+        daemon.until_state("blue", "up", wait::SOON)?;
+        daemon.stop(arena)
     });
 }

@@ -223,3 +223,40 @@ fn without_a_daemon_the_command_line_says_so_with_exit_code_3() {
         Ok(())
     });
 }
+
+#[test]
+fn a_spoofer_gains_nothing_by_a_restart() {
+    Arena::run(&[Need::Bpf], |arena| {
+        let mut daemon = Daemon::start(arena, Mode::Kernel)?;
+        let victim = topology::station(&daemon, "victim")?;
+        let asker = topology::station(&daemon, "asker")?;
+        let spoofer = Station::plain("spoofer")?;
+        daemon.cli().run(&format!("port add spoofer --netdev spoofer --mac {}", frames::station(66)))?;
+        daemon.until_state("spoofer", "up", wait::SOON)?;
+        let forged = Builder::new(frames::station(1), frames::station(2)).number(7).build();
+        spoofer.send(&forged)?;
+        wait::until_true("the refusal", wait::SOON, || Ok(daemon.cli().drops("spoofer", "spoofed_source")? == 1))?;
+        daemon.kill()?;
+        daemon.launch()?;
+        // The victim has not spoken since: a frame for it floods, and so reaches it.
+        asker.send(&Builder::new(frames::station(2), frames::station(1)).number(8).build())?;
+        victim.receive_until(wait::SOON, |frame| frames::number_of(frame) == Some(8))?;
+        daemon.stop(arena)
+    });
+}
+
+#[test]
+fn a_netdev_of_another_instance_is_refused_and_goes_on_there() {
+    Arena::run(&[Need::Bpf], |arena| {
+        let first = Daemon::start_with(arena, "left", Mode::Kernel, &["--metrics", "127.0.0.1:9903"])?;
+        let second = Daemon::start_with(arena, "right", Mode::Kernel, &["--metrics", "127.0.0.1:9904"])?;
+        let (a, b) = (topology::station(&first, "a")?, topology::station(&first, "b")?);
+        let refusal = second.cli().refused("port add a --netdev a")?;
+        ensure!(refusal.message.contains("another instance"), "{refusal:?}");
+        ensure!(second.cli().ports()?.is_empty());
+        a.send(&Builder::new(frames::station(1), MacAddr::BROADCAST).number(1).build())?;
+        b.receive_until(wait::SOON, |frame| frames::number_of(frame) == Some(1))?;
+        first.stop(arena)?;
+        second.stop(arena)
+    });
+}

@@ -25,6 +25,14 @@ pub enum ClientError {
         /// Why.
         source: io::Error,
     },
+    /// One may not ask.
+    #[error("{}: {source}; be root, or a member of the group weft", path.display())]
+    Forbidden {
+        /// The socket.
+        path: PathBuf,
+        /// Why.
+        source: io::Error,
+    },
     /// It said no.
     #[error("{message}")]
     Refused {
@@ -111,7 +119,13 @@ impl Client {
 
     /// Asks, and turns a refusal into an error.
     async fn ask(&self, method: Method, path: &str, body: Bytes) -> Result<Response<Incoming>, ClientError> {
-        let unreachable = |source| ClientError::Unreachable { path: self.socket.clone(), source };
+        let unreachable = |source: io::Error| {
+            let path = self.socket.clone();
+            match source.kind() {
+                io::ErrorKind::PermissionDenied => ClientError::Forbidden { path, source },
+                _ => ClientError::Unreachable { path, source },
+            }
+        };
         let stream = UnixStream::connect(&self.socket).await.map_err(unreachable)?;
         let (mut sender, connection) = http1::handshake(TokioIo::new(stream)).await.map_err(garbled)?;
         tokio::spawn(async move {

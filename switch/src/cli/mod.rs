@@ -166,7 +166,7 @@ fn exit_code(error: &anyhow::Error) -> u8 {
         Some(ClientError::Unreachable { .. }) => 3,
         Some(ClientError::Refused { status: 404, .. }) => 4,
         Some(ClientError::Refused { status: 409, .. }) => 5,
-        Some(ClientError::Refused { .. } | ClientError::Garbled(_)) | None => 1,
+        Some(ClientError::Forbidden { .. } | ClientError::Refused { .. } | ClientError::Garbled(_)) | None => 1,
     }
 }
 

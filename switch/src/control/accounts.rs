@@ -106,7 +106,7 @@ impl Control {
             rx_frames: since(facts.stats.rx_frames, attachment.before.rx_frames),
             tx_frames: since(facts.stats.tx_frames + facts.stats.tx_dropped, attachment.before.tx_frames),
             tx_dropped: 0,
-            peer_redirected: attachment.attached.peer_mac.is_some(),
+            peer_redirected: matches!(port.spec.attachment, crate::port::Attachment::Netns { .. }),
             has_ring: facts.tun.is_some(),
         })
     }

@@ -33,6 +33,11 @@ impl Control {
                 Some(port) if port.spec != **spec => {
                     diff.change.push(Change { name: (*name).clone(), what: differences(&port.spec, spec) });
                 }
+                // A namespace that is back announces itself to nobody; the file says that it is wanted still.
+                Some(port) if port.attachment.is_none() && is_retried(spec) => {
+                    let what = port.problem.clone().unwrap_or_else(|| "absent".to_owned());
+                    diff.change.push(Change { name: (*name).clone(), what: vec![format!("tried again: {what}")] });
+                }
                 Some(_) => {}
             }
         }
@@ -173,6 +178,11 @@ impl Control {
             }
         }
     }
+}
+
+/// Whether only an operator's word brings a port back: one that waits for a netdev is attached when that appears.
+fn is_retried(spec: &PortSpec) -> bool {
+    wanted_netdev(spec).is_none()
 }
 
 fn named(name: &PortName, error: &ControlError) -> ControlError {

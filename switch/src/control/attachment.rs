@@ -156,7 +156,15 @@ impl Control {
     pub(super) async fn attach(&mut self, port: &mut Port) -> Result<(), AttachError> {
         let mut attached = self.host.prepare(&port.spec, &self.runtime.name, self.punt_ifindex, port.id).await?;
         // Until it is up nothing may leave by it, or copies would vanish in a netdev that is down.
-        let raised = match self.wire(port, PortState::NoCarrier, &attached).await {
+        let free = refuse_switched(&attached);
+        let wired = match free {
+            Ok(()) => self.wire(port, PortState::NoCarrier, &attached).await,
+            Err(error) => {
+                self.host.release(&attached.restore).await?;
+                return Err(error);
+            }
+        };
+        let raised = match wired {
             Ok(()) => self.host.activate(&attached).await,
             Err(error) => Err(error),
         };
@@ -294,6 +302,16 @@ impl Control {
             }
         }
         before
+    }
+}
+
+/// A netdev that another instance switches is not ours to take.
+fn refuse_switched(attached: &Attached) -> Result<(), AttachError> {
+    let refused = |reason: String| AttachError::Refused { netdev: attached.ifname.clone(), reason };
+    match Reflex::is_switched(attached.ifname.as_str(), attached.ifindex) {
+        Ok(false) => Ok(()),
+        Ok(true) => Err(refused("it is a port of another instance already; remove it there first".to_owned())),
+        Err(error) => Err(refused(errors::chain(&error))),
     }
 }
 

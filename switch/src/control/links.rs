@@ -16,6 +16,16 @@ impl Control {
     /// Follows one event.
     pub async fn follow(&mut self, event: LinkEvent) {
         match event {
+            LinkEvent::Changed(facts) if facts.ifindex == self.punt_ifindex => {
+                if !facts.up {
+                    tracing::warn!(
+                        "somebody set the punt tap down, and no new pair of stations could talk; it goes up again"
+                    );
+                    if let Err(error) = self.host.raise(facts.ifindex).await {
+                        tracing::error!(error = %errors::chain(&error), "the punt tap stays down; set it up by hand (ip link)");
+                    }
+                }
+            }
             LinkEvent::Changed(facts) => {
                 if let Some(port) = self.port_at(facts.ifindex) {
                     self.look_at(&port).await;

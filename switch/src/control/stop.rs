@@ -142,7 +142,7 @@ impl Control {
         port.state = attached.state;
         if let Err(error) = self.wire(port, port.state, &attached).await {
             tracing::warn!(port = %port.spec.name, error = %errors::chain(&error), "netdev could not be taken over");
-            return false;
+            return self.forget_netdev(port, attached.ifindex);
         }
         self.show(port.id, &port.spec, port.state, Some(&attached)).await;
         tracing::info!(port = %port.spec.name, netdev = %attached.ifname, "port adopted");

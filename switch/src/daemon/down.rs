@@ -82,6 +82,12 @@ async fn clear(name: &IfName, state_dir: &Path) -> Result<bool> {
     // After a reboot nothing of it is left, and its interface indices are other netdevs'.
     let same_boot = state::boot_id()?;
     let ports = saved.as_ref().filter(|saved| saved.boot_id == same_boot).map_or(&[][..], |saved| &saved.ports);
+    if saved.is_none() && pins.exists() {
+        bail!(
+            "{} is not there, so nobody knows what '{name}' changed on its netdevs; name the directory that its daemon was given with --state-dir",
+            store.path().display()
+        );
+    }
     let found = pins.exists() || !ports.is_empty() || host.look(name).await?.is_some_and(|tap| tap.tun.is_some());
     clear_away(&host, &pins, ports).await?;
     host.remove_punt_tap(name).await?;

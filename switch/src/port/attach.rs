@@ -178,6 +178,11 @@ impl Host {
         Ok(restore.run(&self.netlink).await?)
     }
 
+    /// Sets a netdev up again.
+    pub async fn raise(&self, ifindex: u32) -> Result<(), AttachError> {
+        Ok(self.netlink.set(&format!("setting netdev {ifindex} up"), change(ifindex).up()).await?)
+    }
+
     /// Sets a netdev down that was made for the port, or was down when it was found. One that is gone is no error.
     pub async fn lower(&self, restore: &Restore) -> Result<(), AttachError> {
         let ours = match &restore.undo {

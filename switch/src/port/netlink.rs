@@ -11,7 +11,7 @@ use super::link::LinkFacts;
 use futures_util::{StreamExt as _, TryStreamExt as _};
 use netlink_packet_core::{NLM_F_ACK, NLM_F_CREATE, NLM_F_REPLACE, NLM_F_REQUEST, NetlinkMessage, NetlinkPayload};
 use netlink_packet_route::RouteNetlinkMessage;
-use netlink_packet_route::address::AddressAttribute;
+use netlink_packet_route::address::{AddressAttribute, AddressHeaderFlags};
 use netlink_packet_route::link::LinkMessage;
 use netlink_packet_route::tc::{TcAttribute, TcHandle, TcMessage};
 use rtnetlink::{Handle, LinkMessageBuilder, LinkUnspec};
@@ -105,7 +105,9 @@ impl Netlink {
 
     /// Gives a link an address.
     pub(super) async fn add_address(&self, ifindex: u32, address: IpAddr, prefix: u8) -> Result<(), NetlinkError> {
-        let request = self.handle.address().add(ifindex, address, prefix);
+        let mut request = self.handle.address().add(ifindex, address, prefix);
+        // The operator chose it; waiting seconds for duplicates would make a container start without its address.
+        request.message_mut().header.flags |= AddressHeaderFlags::Nodad;
         answer(request.execute())
             .await
             .map_err(|source| NetlinkError::new(format!("adding address {address}/{prefix}"), source))

@@ -221,6 +221,15 @@ impl Reflex {
         pins::remove_tree(pins)
     }
 
+    /// Whether a program of some instance, this or another, is on a netdev.
+    ///
+    /// # Errors
+    /// As [`Self::foreign_programs`].
+    pub fn is_switched(ifname: &str, ifindex: u32) -> Result<bool, ReflexError> {
+        let programs = attach::foreign(Netdev { ifname, ifindex }, &[])?;
+        Ok(programs.iter().any(|program| [PORT_INGRESS, INJECT].contains(&program.name.as_str())))
+    }
+
     /// Programs on a netdev's ingress that are not ours.
     ///
     /// # Errors
