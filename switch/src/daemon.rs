@@ -106,7 +106,9 @@ async fn serve(runtime: &Runtime) -> Result<()> {
             lock.say_ready()?;
             let (name, datapath, socket) = (&runtime.name, runtime.datapath, runtime.socket.display());
             tracing::info!(%name, %datapath, %socket, "ready");
+            let looks = tokio::spawn(look_for_lost(handle.clone()));
             let outcome = watch_over(runtime, &handle, events, ended).await;
+            looks.abort();
             handle.set_ready(false);
             tracing::info!(%name, "stopping");
             stop.send_replace(true);
@@ -154,15 +156,12 @@ async fn watch_over(
     let mut terminate = signal(SignalKind::terminate())?;
     let mut interrupt = signal(SignalKind::interrupt())?;
     let mut hangup = signal(SignalKind::hangup())?;
-    let mut look = tokio::time::interval(lost::LOOK_EVERY);
-    look.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
     loop {
         tokio::select! {
             event = events.recv() => match event {
                 Some(event) => handle.follow(event).await,
                 None => return Err(anyhow!("the kernel closed the subscription to link events")),
             },
-            _ = look.tick() => handle.book_lost().await,
             _ = hangup.recv() => reload::reload(runtime, handle).await,
             _ = terminate.recv() => return Ok(()),
             _ = interrupt.recv() => return Ok(()),
@@ -175,6 +174,17 @@ async fn watch_over(
                 };
             }
         }
+    }
+}
+
+/// Looks for frames that were lost on their way to the brain. A task of its own, because it waits for the kernel, and events
+/// are to be followed meanwhile.
+async fn look_for_lost(handle: Handle) {
+    let mut look = tokio::time::interval(lost::LOOK_EVERY);
+    look.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
+    loop {
+        look.tick().await;
+        handle.look_for_lost().await;
     }
 }
 

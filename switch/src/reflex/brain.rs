@@ -1,6 +1,6 @@
 //! The brain's own counters, in a map that is mapped into its memory: they survive it, and the kernel half reads them.
 //!
-//! One thread writes a port's cells, any thread reads them. So an addition is a load and a store, and costs no lock.
+//! Each cell has one thread that writes it, and any thread reads it. So an addition is a load and a store, and costs no lock.
 
 use std::io;
 use std::os::fd::BorrowedFd;
@@ -55,6 +55,10 @@ pub struct BrainCells {
     pub flood_copies: Cell,
     pub flood_eligible: Cell,
     pub forced_installs: Cell,
+    pub settled_even: Cell,
+    pub settled_odd: Cell,
+    pub unobserved_even: Cell,
+    pub unobserved_odd: Cell,
     pub ingress_drops: [DropCells; REASON_SLOTS],
     pub egress_drops: [DropCells; REASON_SLOTS],
 }
@@ -71,6 +75,10 @@ impl Default for BrainCells {
             flood_copies: Cell::default(),
             flood_eligible: Cell::default(),
             forced_installs: Cell::default(),
+            settled_even: Cell::default(),
+            settled_odd: Cell::default(),
+            unobserved_even: Cell::default(),
+            unobserved_odd: Cell::default(),
             ingress_drops: drops(),
             egress_drops: drops(),
         }
@@ -90,6 +98,27 @@ impl BrainCells {
         }
     }
 
+    /// Books a punted frame as done; for the loop.
+    pub fn settle(&self, odd: bool) {
+        self.settled.add(1);
+        (if odd { &self.settled_odd } else { &self.settled_even }).add(1);
+    }
+
+    /// Books frames of an epoch as lost on the way to the loop; for control.
+    pub(super) fn lose(&self, odd: bool, frames: u64) {
+        self.unobserved.add(frames);
+        (if odd { &self.unobserved_odd } else { &self.unobserved_even }).add(frames);
+    }
+
+    /// Of an epoch's frames those that are settled or lost.
+    pub(super) fn answered(&self, odd: bool) -> u64 {
+        if odd {
+            self.settled_odd.get() + self.unobserved_odd.get()
+        } else {
+            self.settled_even.get() + self.unobserved_even.get()
+        }
+    }
+
     /// The values now.
     pub fn snapshot(&self) -> BrainPort {
         let drops = |cells: &[DropCells; REASON_SLOTS]| {
@@ -104,6 +133,10 @@ impl BrainCells {
             flood_copies: self.flood_copies.get(),
             flood_eligible: self.flood_eligible.get(),
             forced_installs: self.forced_installs.get(),
+            settled_even: self.settled_even.get(),
+            settled_odd: self.settled_odd.get(),
+            unobserved_even: self.unobserved_even.get(),
+            unobserved_odd: self.unobserved_odd.get(),
             ingress_drops: drops(&self.ingress_drops),
             egress_drops: drops(&self.egress_drops),
         }
@@ -120,6 +153,10 @@ impl BrainCells {
             &self.flood_copies,
             &self.flood_eligible,
             &self.forced_installs,
+            &self.settled_even,
+            &self.settled_odd,
+            &self.unobserved_even,
+            &self.unobserved_odd,
         ];
         let drops = self.ingress_drops.iter().chain(&self.egress_drops).flat_map(|cell| [&cell.frames, &cell.bytes]);
         counters.into_iter().chain(drops).for_each(|cell| cell.set(0));
