@@ -194,13 +194,16 @@ in_every_mode! {
             });
             let talk = || -> Result<()> {
                 let mut newcomers = (1000..).map(frames::station);
+                let mut there = frames::station(2);
                 let end = Instant::now() + wait::LATER;
                 while freed()? < before + u64::from(PUNT_RING) {
                     ensure!(Instant::now() < end, "{} were freed, then no more were punted", freed()? - before);
-                    // Stations that nobody has heard of: only the brain can decide about them.
-                    let (here, there) = (newcomers.next().expect("endless"), newcomers.next().expect("endless"));
-                    Stream::new(&a, &b, Builder::new(here, frames::station(2))).pump(500)?;
-                    Stream::new(&b, &a, Builder::new(there, frames::station(1))).pump(500)?;
+                    // Each is new, so that only the brain can decide, and speaks to the last one that spoke: a port
+                    // with more stations than it may have forgets those that are silent.
+                    let here = newcomers.next().expect("endless");
+                    Stream::new(&a, &b, Builder::new(here, there)).pump(500)?;
+                    there = newcomers.next().expect("endless");
+                    Stream::new(&b, &a, Builder::new(there, here)).pump(500)?;
                 }
                 Ok(())
             };
