@@ -11,12 +11,17 @@
 //! | `COUNTERS` | per-CPU array, [`PORT_SLOTS`] | port id → [`PortCounters`] | reflex | control |
 //! | `DROPS` | array, [`PORT_SLOTS`] | port id → [`PortDrops`] | reflex (atomic) | control |
 //! | `PUNTS` | array, 1 | → `u64` punted since load (atomic) | reflex | reflex, control |
-//! | `BRAIN` | array, mmapable, [`PORT_SLOTS`] | port id → [`BrainPort`]; slot 0 is the switch itself | brain | reflex (slot 0 `settled`), control |
+//! | `BRAIN` | array, mmapable, [`PORT_SLOTS`] | port id → [`BrainPort`]; slot 0 is the switch itself | the brain's loop; `unobserved*`: control | reflex (`settled`, `unobserved`), control |
+//!
+//! **Epochs.** Each punted frame belongs to the even or to the odd epoch: to the one that [`SETTING_EPOCH`] named when the
+//! reflex counted it. Its tag says so, so that the brain settles it in the same. Once no frame of an epoch is on its way any
+//! more, what was punted in it and not settled is lost, whatever the other epoch's frames do meanwhile. Each epoch has
+//! counters of its own, not a share of the total: a difference of two numbers that others add to is never exact.
 
 use crate::DropReason;
 
 /// Version of everything in this file; part of the pin path, so that two layouts never meet.
-pub const LAYOUT_VERSION: u32 = 1;
+pub const LAYOUT_VERSION: u32 = 2;
 
 /// Entries of the arrays indexed by port id (0 to 4095).
 pub const PORT_SLOTS: usize = 4096;
@@ -33,6 +38,12 @@ pub const REASON_SLOTS: usize = 32;
 pub const PUNT_TPID: u16 = 0x88a8;
 /// Bits of the punt tag that hold the port id.
 pub const PUNT_ID_MASK: u16 = 0x0fff;
+/// Bit of the punt tag (its DEI) that is set in frames of the odd epoch.
+pub const PUNT_EPOCH_BIT: u16 = 0x1000;
+
+/// Frames of one port that may be on their way to the brain at once. A quarter of what all ports may have together, so
+/// that a port whose frames the kernel frees on the way denies nobody else the brain.
+pub const PUNT_IN_FLIGHT_PORT_MAX: u64 = 2048;
 
 /// The smallest segment size accepted from a guest: Linux's own `TCP_MIN_SND_MSS` (include/net/tcp.h). Below it one
 /// 64 KiB write becomes tens of thousands of wire frames.
@@ -57,6 +68,8 @@ pub struct Settings {
 pub const SETTING_PUNT: u32 = 1;
 /// Punt buckets are off (user-space datapath: every frame is punted).
 pub const SETTING_PUNT_UNLIMITED: u32 = 2;
+/// The epoch is the odd one.
+pub const SETTING_EPOCH: u32 = 4;
 
 /// A port as the reflex needs it. Written by control, read by both programs.
 #[repr(C)]
@@ -93,6 +106,10 @@ pub struct PortBuckets {
     /// Frames handed to the brain since the port was made (atomic add, before the redirect). What is on its way is
     /// `punted` − ([`BrainPort::settled`] + [`BrainPort::unobserved`]).
     pub punted: u64,
+    /// Of `punted`: those of the even epoch (atomic add).
+    pub punted_even: u64,
+    /// Of `punted`: those of the odd epoch (atomic add).
+    pub punted_odd: u64,
 }
 
 /// Set in [`PairVerdict::action`] while frames of the pair may still be on their way through the brain. The reflex follows
@@ -224,7 +241,8 @@ impl Default for PortDrops {
 }
 
 /// The brain's own counters of a port, in a map that user space maps into its memory, so that they survive it.
-/// Written by the brain alone; slot 0 holds the sums over all ports.
+/// Written by the brain alone: `unobserved` and its shares by control, all else by the loop. Slot 0 holds the sums over all
+/// ports.
 #[repr(C)]
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct BrainPort {
@@ -234,7 +252,7 @@ pub struct BrainPort {
     pub forwarded: u64,
     /// Of these: flooded.
     pub flooded: u64,
-    /// Punted frames that died with a killed brain.
+    /// Punted frames that never reached the loop: the kernel freed them on the way, or they died with a killed brain.
     pub unobserved: u64,
     /// Copies the brain decided for this port as egress.
     pub copies: u64,
@@ -244,6 +262,14 @@ pub struct BrainPort {
     pub flood_eligible: u64,
     /// Verdicts installed at the deadline, with frames of the pair possibly still on their way.
     pub forced_installs: u64,
+    /// Of `settled`: those of the even epoch.
+    pub settled_even: u64,
+    /// Of `settled`: those of the odd epoch.
+    pub settled_odd: u64,
+    /// Of `unobserved`: those of the even epoch.
+    pub unobserved_even: u64,
+    /// Of `unobserved`: those of the odd epoch.
+    pub unobserved_odd: u64,
     /// Drops at ingress, by reason number.
     pub ingress_drops: [DropCell; REASON_SLOTS],
     /// Drops of copies at egress, by reason number.
@@ -261,6 +287,10 @@ impl Default for BrainPort {
             flood_copies: 0,
             flood_eligible: 0,
             forced_installs: 0,
+            settled_even: 0,
+            settled_odd: 0,
+            unobserved_even: 0,
+            unobserved_odd: 0,
             ingress_drops: [DropCell::default(); REASON_SLOTS],
             egress_drops: [DropCell::default(); REASON_SLOTS],
         }
@@ -270,13 +300,13 @@ impl Default for BrainPort {
 const _: () = {
     assert!(size_of::<Settings>() == 16);
     assert!(size_of::<PortConfig>() == 40);
-    assert!(size_of::<PortBuckets>() == 24);
+    assert!(size_of::<PortBuckets>() == 40);
     assert!(size_of::<PairKey>() == 16);
     assert!(size_of::<PairVerdict>() == 24);
     assert!(size_of::<Tally>() == 32);
     assert!(size_of::<PortCounters>() == 128);
     assert!(size_of::<PortDrops>() == 1024);
-    assert!(size_of::<BrainPort>() == 1088);
+    assert!(size_of::<BrainPort>() == 1120);
     assert!(DropReason::ALL.len() < REASON_SLOTS);
 };
 

@@ -1,12 +1,17 @@
 //! Handing a frame to the brain, within what the brain takes.
 //!
-//! Three gates, in this order: a brain must be there; the port must be within its token bucket (group frames have one
-//! of their own, so that ARP survives a scan); and the frames on their way, over all ports, must fit the punt tap's
-//! ring. The ring never overflows, so what the gates refuse is all that is lost, and each refusal has its reason.
+//! Four gates, in this order: a brain must be there; the port must be within its token bucket (group frames have one
+//! of their own, so that ARP survives a scan); its own frames on their way must leave room for other ports'; and those of all
+//! ports must fit the punt tap's ring. The ring never overflows, so what the gates refuse is all that the reflex loses, and
+//! each refusal has its reason.
+//!
+//! What the kernel frees behind the gates (a super-frame that contradicts itself) is on its way until the brain closes its
+//! epoch. So the flags are read once: a frame is counted in the epoch that its tag names.
 
 use aya_ebpf::helpers::generated::{bpf_ktime_get_ns, bpf_redirect, bpf_skb_vlan_push};
 use switch_common::{
-    BrainPort, DropReason, PUNT_TPID, PortBuckets, PortConfig, SETTING_PUNT, SETTING_PUNT_UNLIMITED, Way,
+    BrainPort, DropReason, PUNT_EPOCH_BIT, PUNT_IN_FLIGHT_PORT_MAX, PUNT_TPID, PortBuckets, PortConfig, SETTING_EPOCH,
+    SETTING_PUNT, SETTING_PUNT_UNLIMITED, Way,
 };
 
 use crate::booking::{add_shared, drop_frame};
@@ -22,24 +27,33 @@ pub(crate) fn punt(skb: Skb, id: u32, to_group: bool, bytes: u32) -> i32 {
     let (Some(buckets), Some(punts)) = (BUCKETS.get_ptr_mut(id), PUNTS.get_ptr_mut(0)) else {
         return drop(DropReason::Other);
     };
-    // SAFETY: an element of a map, found by a lookup.
-    let settings = unsafe { &*settings };
+    // SAFETY: an element of a map, found by a lookup; the brain replaces it as a whole.
+    let settings = unsafe { settings.read_volatile() };
     if settings.flags & SETTING_PUNT == 0 {
         return drop(DropReason::BrainAbsent);
     }
     if settings.flags & SETTING_PUNT_UNLIMITED == 0 && !conforms(buckets, port, to_group) {
         return drop(if to_group { DropReason::FloodLimited } else { DropReason::PuntLimited });
     }
+    // SAFETY: the field of an element of a map, found by a lookup.
+    if in_flight(unsafe { &raw const (*buckets).punted }, id) >= PUNT_IN_FLIGHT_PORT_MAX.cast_signed() {
+        return drop(DropReason::PuntLimited);
+    }
     if in_flight(punts, 0) >= i64::from(settings.punt_in_flight_max) {
         return drop(DropReason::PuntLimited);
     }
+    let odd = settings.flags & SETTING_EPOCH != 0;
+    let tag = if odd { id as u16 | PUNT_EPOCH_BIT } else { id as u16 };
     // SAFETY: the context of a running classifier.
-    if unsafe { bpf_skb_vlan_push(skb.0, PUNT_TPID.to_be(), id as u16) } != 0 {
+    if unsafe { bpf_skb_vlan_push(skb.0, PUNT_TPID.to_be(), tag) } != 0 {
         // No memory for a header: not punted, so booked as dropped.
         return drop(DropReason::Other);
     }
     // SAFETY: the field of an element of a map, found by a lookup.
     add_shared(unsafe { &raw mut (*buckets).punted }, 1);
+    // SAFETY: as above.
+    let of_epoch = unsafe { if odd { &raw mut (*buckets).punted_odd } else { &raw mut (*buckets).punted_even } };
+    add_shared(of_epoch, 1);
     add_shared(punts, 1);
     // SAFETY: a helper without pointers.
     unsafe { bpf_redirect(settings.punt_ifindex, 0) as i32 }

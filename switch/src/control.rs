@@ -84,6 +84,7 @@ pub struct Control {
     ids: Ids,
     ports: BTreeMap<PortName, Port>,
     punt_ifindex: u32,
+    watch: lost::Watch,
 }
 
 impl Control {
@@ -92,7 +93,8 @@ impl Control {
         let Parts { runtime, host, reflex, commands, store, saved, punt_ifindex } = parts;
         let ids = Ids::new(saved.names.clone());
         let brain = reflex.brain();
-        Self { runtime, host, reflex, brain, commands, store, saved, ids, ports: BTreeMap::new(), punt_ifindex }
+        let watch = lost::Watch::default();
+        Self { runtime, host, reflex, brain, commands, store, saved, ids, ports: BTreeMap::new(), punt_ifindex, watch }
     }
 
     fn port_mut(&mut self, name: &PortName) -> Result<&mut Port, ControlError> {

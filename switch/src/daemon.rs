@@ -111,7 +111,9 @@ async fn serve(runtime: &Runtime) -> Result<()> {
     lock.say_ready()?;
     let (name, datapath, socket) = (&runtime.name, runtime.datapath, runtime.socket.display());
     tracing::info!(%name, %datapath, %socket, "ready");
+    let looks = tokio::spawn(look_for_lost(handle.clone()));
     let outcome = watch_over(runtime, &handle, events, ended, signals).await;
+    looks.abort();
     handle.set_ready(false);
     tracing::info!(%name, "stopping");
     stop.send_replace(true);
@@ -170,15 +172,12 @@ async fn watch_over(
     mut ended: oneshot::Receiver<io::Result<()>>,
     mut signals: Signals,
 ) -> Result<()> {
-    let mut look = tokio::time::interval(lost::LOOK_EVERY);
-    look.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
     loop {
         tokio::select! {
             event = events.recv() => match event {
                 Some(event) => handle.follow(event).await,
                 None => return Err(anyhow!("the kernel closed the subscription to link events")),
             },
-            _ = look.tick() => handle.book_lost().await,
             _ = signals.hangup.recv() => reload::reload(runtime, handle).await,
             _ = signals.terminate.recv() => return Ok(()),
             _ = signals.interrupt.recv() => return Ok(()),
@@ -191,6 +190,17 @@ async fn watch_over(
                 };
             }
         }
+    }
+}
+
+/// Looks for frames that were lost on their way to the brain. A task of its own, because it waits for the kernel, and events
+/// are to be followed meanwhile.
+async fn look_for_lost(handle: Handle) {
+    let mut look = tokio::time::interval(lost::LOOK_EVERY);
+    look.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
+    loop {
+        look.tick().await;
+        handle.look_for_lost().await;
     }
 }
 

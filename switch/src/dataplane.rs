@@ -17,6 +17,7 @@
 //! destination), no allocation. The first frame of a pair pays a third call, to install the verdict.
 
 pub mod commands;
+mod drain;
 pub mod thread;
 pub mod verdicts;
 
@@ -34,6 +35,7 @@ use crate::forwarding::{self, Decision, Tables, Verdict};
 use crate::frame::{Frame, Trust};
 use crate::port::{FrameBuffer, Medium, TransmitError};
 use crate::reflex::BrainPage;
+use drain::Drain;
 use verdicts::VerdictCache;
 
 /// Frames handled before commands are looked at again.
@@ -65,6 +67,7 @@ pub struct Loop<M, C> {
     links: Vec<Option<Link>>,
     brain: Arc<BrainPage>,
     buffer: FrameBuffer,
+    drain: Drain,
     egress: Vec<PortId>,
     idle: Vec<Station>,
     next_sweep: Option<Nanos>,
@@ -81,6 +84,7 @@ impl<M: Medium, C: VerdictCache> Loop<M, C> {
             links: vec![None; PORT_SLOTS],
             brain,
             buffer: FrameBuffer::new(),
+            drain: Drain::default(),
             egress: Vec::with_capacity(PORT_SLOTS),
             idle: Vec::new(),
             next_sweep: None,
@@ -106,10 +110,12 @@ impl<M: Medium, C: VerdictCache> Loop<M, C> {
         for _ in 0..BATCH {
             let Some(ingress) = self.medium.receive(&mut self.buffer)? else {
                 self.verdicts.backlog_ended();
+                self.drain.found_empty();
                 return Ok(Step::Idle);
             };
             self.switch(ingress, now);
         }
+        self.drain.received(BATCH);
         Ok(Step::More)
     }
 
@@ -164,8 +170,8 @@ impl<M: Medium, C: VerdictCache> Loop<M, C> {
 
     /// Books the frame as done: the reflex may forward what follows by itself.
     fn settle(&self, ingress: PortId) {
-        self.brain.port(0).settled.add(1);
-        self.brain.port(ingress.index()).settled.add(1);
+        self.brain.port(0).settle(self.buffer.odd);
+        self.brain.port(ingress.index()).settle(self.buffer.odd);
     }
 
     /// What the reflex may repeat for the frames that follow, if anything.

@@ -1,7 +1,12 @@
 //! Frames that no honest guest sends. None of them stops the switch, and each is accounted for.
 
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::thread;
+use std::time::Instant;
+
 use anyhow::{Result, ensure};
 use switch_common::wire::{TPID_C, TPID_S};
+use weft::port::punt_tap::PUNT_RING;
 use weft_tests::frames::{self, Builder, MacAddr, Request};
 use weft_tests::stream::Stream;
 use weft_tests::{Daemon, Station, topology, wait};
@@ -165,6 +170,52 @@ in_every_mode! {
         ensure!(taken > 1000, "the kernel took {taken} of them only: this tests little");
         daemon.settle()?;
         bystanders_talk(&a, &b)?;
+        daemon.stop(arena)
+    }
+
+    /// The kernel frees them on their way to the brain, and does not tell. Others' frames go that way all the time, so it
+    /// never falls quiet; yet more than all ports together may have in flight are lost, and nobody else notices.
+    fn super_frames_that_contradict_themselves_deny_nobody_the_brain(arena, mode) {
+        let (daemon, [attacker, a, b]) = with_bystanders(arena, mode)?;
+        let freed = || arena.statistic("weft0", "tx_dropped");
+        // TCP, in a request to segment it as UDP.
+        let contradiction = frames::tcp_super_frame(frames::station(3), frames::station(4), 3000)?;
+        let request = Request { gso_type: 5, csum_offset: 6, ..Request::tcp4(1460) };
+        let before = freed()?;
+        attacker.send_with(request, &contradiction)?;
+        ensure!(freed()? == before + 1, "the kernel takes them for sound: this tests nothing");
+        let stop = AtomicBool::new(false);
+        thread::scope(|scope| {
+            let attack = scope.spawn(|| -> Result<()> {
+                while !stop.load(Ordering::Relaxed) {
+                    attacker.send_with(request, &contradiction)?;
+                }
+                Ok(())
+            });
+            let talk = || -> Result<()> {
+                let mut newcomers = (1000..).map(frames::station);
+                let mut there = frames::station(2);
+                let end = Instant::now() + wait::LATER;
+                while freed()? < before + u64::from(PUNT_RING) {
+                    ensure!(Instant::now() < end, "{} were freed, then no more were punted", freed()? - before);
+                    // Each is new, so that only the brain can decide, and speaks to the last one that spoke: a port
+                    // with more stations than it may have forgets those that are silent.
+                    let here = newcomers.next().expect("endless");
+                    Stream::new(&a, &b, Builder::new(here, there)).pump(500)?;
+                    there = newcomers.next().expect("endless");
+                    Stream::new(&b, &a, Builder::new(there, here)).pump(500)?;
+                }
+                Ok(())
+            };
+            let talked = talk();
+            stop.store(true, Ordering::Relaxed);
+            attack.join().expect("an attack does not panic")?;
+            talked
+        })?;
+        daemon.settle()?;
+        for port in ["a", "b"] {
+            ensure!(daemon.cli().port(port)?.drops.is_empty(), "{:?}", daemon.cli().port(port)?);
+        }
         daemon.stop(arena)
     }
 

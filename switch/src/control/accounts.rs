@@ -8,7 +8,7 @@ use tokio::sync::Mutex;
 use tokio::time::Instant;
 
 use super::attachment::shown_netdev;
-use super::{Control, Port};
+use super::{Control, Port, lost};
 use crate::api::schema::{DropInfo, LawReport, LedgerReport, PortInfo, Side};
 use crate::ledger::{self, LawResult, NetdevNumbers, PortNumbers, Snapshot};
 
@@ -125,7 +125,7 @@ pub(super) async fn ledger(control: &Mutex<Control>, settle: Option<Duration>) -
         let at_rest = now.ports.iter().all(|port| ledger::in_flight(port) == 0);
         alike = if at_rest && now == last { alike + 1 } else { 0 };
         if now == last && !at_rest {
-            control.lock().await.book_lost().await;
+            lost::book(control).await;
         }
         last = now;
         if alike >= LOOKS_ALIKE {

@@ -7,7 +7,7 @@ use std::time::{Duration, Instant};
 use tokio::sync::Mutex;
 use tokio::task::JoinHandle;
 
-use super::{Control, ControlError, Port, accounts};
+use super::{Control, ControlError, Port, accounts, lost};
 use crate::api;
 use crate::api::schema::{Diff, DropInfo, LedgerReport, PortInfo, StationInfo, Status};
 use crate::config;
@@ -44,9 +44,9 @@ impl Handle {
         self.control.lock().await.follow(event).await;
     }
 
-    /// Books punted frames that never reached the brain: see [`super::lost`].
-    pub async fn book_lost(&self) {
-        self.control.lock().await.book_lost().await;
+    /// Looks for punted frames that never reached the brain, and books them: see [`super::lost`].
+    pub async fn look_for_lost(&self) {
+        lost::look(&self.control).await;
     }
 
     /// Looks at every netdev anew.

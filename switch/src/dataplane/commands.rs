@@ -65,6 +65,11 @@ pub enum Command {
         /// How many went.
         done: Reply<usize>,
     },
+    /// Wait for every frame that is in the punt tap's ring now.
+    Drained {
+        /// Answered when all of them are settled. Others may have come meanwhile.
+        done: Reply<()>,
+    },
     /// Numbers.
     Census(Reply<Census>),
     /// End the loop.
@@ -99,6 +104,7 @@ impl<M: Medium, C: VerdictCache> Loop<M, C> {
                 answer(done, self.tables.fdb.remove(VlanId::default(), mac));
             }
             Command::Flush { port, done } => answer(done, self.flush(port)),
+            Command::Drained { done } => self.drain.wait(done),
             Command::Census(done) => {
                 let fdb = &self.tables.fdb;
                 answer(done, Census { stations: fdb.len(), moves: fdb.moves_total() });
@@ -166,7 +172,7 @@ fn is_stale(view: &PortView, link: Option<Link>, key: &PairKey, verdict: &PairVe
     leaves && !(same && view.delivers())
 }
 
-fn answer<T>(to: Reply<T>, value: T) {
+pub(super) fn answer<T>(to: Reply<T>, value: T) {
     // The asker may have gone away; what it asked for is done all the same.
     drop(to.send(value));
 }

@@ -14,6 +14,8 @@ pub const FRAME_BYTES_MAX: usize = 65_536 + 64;
 pub struct FrameBuffer {
     /// What the sender left for a device to do (checksum, segmentation).
     pub offload: Offload,
+    /// Whether it was punted in the odd epoch.
+    pub odd: bool,
     bytes: Box<[u8]>,
     len: usize,
 }
@@ -21,7 +23,7 @@ pub struct FrameBuffer {
 impl FrameBuffer {
     /// An empty buffer of [`FRAME_BYTES_MAX`].
     pub fn new() -> Self {
-        Self { offload: Offload::default(), bytes: vec![0; FRAME_BYTES_MAX].into_boxed_slice(), len: 0 }
+        Self { offload: Offload::default(), odd: false, bytes: vec![0; FRAME_BYTES_MAX].into_boxed_slice(), len: 0 }
     }
 
     /// The frame, from its destination address on, without the punt tag.
@@ -45,9 +47,10 @@ impl FrameBuffer {
         self.len == self.bytes.len()
     }
 
-    /// Replaces the frame by a copy of `frame`, clipped to the room.
+    /// Replaces the frame by a copy of `frame`, clipped to the room, of the even epoch.
     pub fn fill(&mut self, frame: &[u8], offload: Offload) {
         self.offload = offload;
+        self.odd = false;
         self.set_len(frame.len());
         for (to, from) in self.bytes.iter_mut().zip(frame) {
             *to = *from;

@@ -3,7 +3,7 @@
 //! ```text
 //! read or written at once:  ┌──────────────┬─────────────────────┬───────────────┬───────────────┐
 //!                           │ vnet header  │ dst, src addresses  │ 802.1ad tag   │ EtherType …   │
-//!                           │ 10 bytes     │ 12 bytes            │ 4: the port   │               │
+//!                           │ 10 bytes     │ 12 bytes            │ 4: port,epoch │               │
 //!                           └──────────────┴─────────────────────┴───────────────┴───────────────┘
 //! FrameBuffer:                offload        room[..12]            (on the stack)  room[12..]
 //! ```
@@ -19,7 +19,7 @@ use std::io::{self, IoSlice, IoSliceMut};
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 
 use rustix::io::Errno;
-use switch_common::{PUNT_ID_MASK, PUNT_TPID, PortId};
+use switch_common::{PUNT_EPOCH_BIT, PUNT_ID_MASK, PUNT_TPID, PortId};
 
 use super::medium::{FrameBuffer, Medium, TransmitError};
 use super::spec::IfName;
@@ -151,7 +151,9 @@ impl PuntTap {
         // What does not fit is cut by the kernel, which says so only by filling the room: `FrameBuffer::is_full`.
         into.set_len((read - VNET_HDR_BYTES - TAG_BYTES).min(room_bytes));
         into.offload = shifted(header, Shift::TagAway);
-        Ok(PortId::new(u16::from_be_bytes([tci_high, tci_low]) & PUNT_ID_MASK))
+        let tci = u16::from_be_bytes([tci_high, tci_low]);
+        into.odd = tci & PUNT_EPOCH_BIT != 0;
+        Ok(PortId::new(tci & PUNT_ID_MASK))
     }
 }
 

@@ -1,6 +1,6 @@
 //! The brain's own counters, in a map that is mapped into its memory: they survive it, and the kernel half reads them.
 //!
-//! One thread writes a port's cells, any thread reads them. So an addition is a load and a store, and costs no lock.
+//! Each cell has one thread that writes it, and any thread reads it. So an addition is a load and a store, and costs no lock.
 
 use std::io;
 use std::os::fd::BorrowedFd;
@@ -55,6 +55,10 @@ pub struct BrainCells {
     pub flood_copies: Cell,
     pub flood_eligible: Cell,
     pub forced_installs: Cell,
+    pub settled_even: Cell,
+    pub settled_odd: Cell,
+    pub unobserved_even: Cell,
+    pub unobserved_odd: Cell,
     pub ingress_drops: [DropCells; REASON_SLOTS],
     pub egress_drops: [DropCells; REASON_SLOTS],
 }
@@ -71,6 +75,10 @@ impl Default for BrainCells {
             flood_copies: Cell::default(),
             flood_eligible: Cell::default(),
             forced_installs: Cell::default(),
+            settled_even: Cell::default(),
+            settled_odd: Cell::default(),
+            unobserved_even: Cell::default(),
+            unobserved_odd: Cell::default(),
             ingress_drops: drops(),
             egress_drops: drops(),
         }
@@ -90,6 +98,27 @@ impl BrainCells {
         }
     }
 
+    /// Books a punted frame as done; for the loop.
+    pub fn settle(&self, odd: bool) {
+        self.settled.add(1);
+        (if odd { &self.settled_odd } else { &self.settled_even }).add(1);
+    }
+
+    /// Books frames of an epoch as lost on the way to the loop; for control.
+    pub(super) fn lose(&self, odd: bool, frames: u64) {
+        self.unobserved.add(frames);
+        (if odd { &self.unobserved_odd } else { &self.unobserved_even }).add(frames);
+    }
+
+    /// Of an epoch's frames those that are settled or lost.
+    pub(super) fn answered(&self, odd: bool) -> u64 {
+        if odd {
+            self.settled_odd.get() + self.unobserved_odd.get()
+        } else {
+            self.settled_even.get() + self.unobserved_even.get()
+        }
+    }
+
     /// The values now.
     pub fn snapshot(&self) -> BrainPort {
         let drops = |cells: &[DropCells; REASON_SLOTS]| {
@@ -104,8 +133,25 @@ impl BrainCells {
             flood_copies: self.flood_copies.get(),
             flood_eligible: self.flood_eligible.get(),
             forced_installs: self.forced_installs.get(),
+            settled_even: self.settled_even.get(),
+            settled_odd: self.settled_odd.get(),
+            unobserved_even: self.unobserved_even.get(),
+            unobserved_odd: self.unobserved_odd.get(),
             ingress_drops: drops(&self.ingress_drops),
             egress_drops: drops(&self.egress_drops),
+        }
+    }
+
+    /// Completes what a killed brain was booking: a frame is booked as forwarded, flooded or dropped before it is settled,
+    /// and a copy before it is injected. `injected` copies of this port reached the reflex.
+    pub(super) fn make_whole(&self, injected: u64) {
+        let now = self.snapshot();
+        let sum = |cells: &[DropCell]| cells.iter().map(|cell| cell.frames).sum::<u64>();
+        let decided = now.forwarded + now.flooded + sum(&now.ingress_drops);
+        self.settled.add(decided.saturating_sub(now.settled));
+        let missing = now.copies.saturating_sub(injected + sum(&now.egress_drops));
+        for _ in 0..missing {
+            self.drop_frame(Way::Egress, DropReason::InjectFailed, 0);
         }
     }
 
@@ -120,6 +166,10 @@ impl BrainCells {
             &self.flood_copies,
             &self.flood_eligible,
             &self.forced_installs,
+            &self.settled_even,
+            &self.settled_odd,
+            &self.unobserved_even,
+            &self.unobserved_odd,
         ];
         let drops = self.ingress_drops.iter().chain(&self.egress_drops).flat_map(|cell| [&cell.frames, &cell.bytes]);
         counters.into_iter().chain(drops).for_each(|cell| cell.set(0));
@@ -177,5 +227,28 @@ mod tests {
         cells.reset();
         assert_eq!(cells.snapshot(), BrainPort::default());
         assert_eq!(page.port(6).snapshot(), BrainPort::default());
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_brain_killed_between_two_bookings_leaves_books_that_can_be_made_whole() {
+        let page = BrainPage::in_memory();
+        let port = page.port(1);
+        // Two frames settled; a third was forwarded, its copy decided, and neither injected nor settled.
+        port.settled.add(2);
+        port.forwarded.add(3);
+        port.copies.add(3);
+        port.make_whole(2);
+        let now = port.snapshot();
+        assert_eq!((now.settled, now.forwarded), (3, 3));
+        let dropped = now.egress_drops.get(DropReason::InjectFailed as usize).map(|cell| cell.frames);
+        assert_eq!(dropped, Some(1), "the copy that never left");
+        // The control: whole books stay as they are.
+        port.make_whole(2);
+        assert_eq!(port.snapshot(), now);
     }
 }

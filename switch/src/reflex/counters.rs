@@ -5,7 +5,7 @@ use std::os::fd::AsFd;
 use switch_common::{PORT_SLOTS, PortBuckets, PortCounters, PortDrops, PortId};
 
 use super::maps::CHUNK;
-use super::{Reflex, ReflexError, sys};
+use super::{BrainCells, Reflex, ReflexError, sys};
 
 impl Reflex {
     /// A port's counters, summed over CPUs.
@@ -95,20 +95,47 @@ impl Reflex {
         self.maps.punts.get(&0, 0).map_err(ReflexError::map("PUNTS"))
     }
 
-    /// Books as `unobserved` what a predecessor was handed and never settled, and says how many frames that were. For
+    /// Makes whole what a predecessor was booking when it was killed, and books as `unobserved` what it was handed and never settled, and says how many frames that were. For
     /// the moment when nothing is on its way: punting is off, [`Self::grace`] has passed, the punt tap is not open yet.
     ///
     /// # Errors
     /// The kernel's.
     pub fn book_unobserved(&self) -> Result<u64, ReflexError> {
+        let sums = self.brain.port(0);
+        sums.flood_copies.set(sums.flood_eligible.get());
+        let counters = self.all_counters()?;
         for (id, buckets) in self.all_buckets()?.iter().enumerate().skip(1) {
             let cells = self.brain.port(id);
+            cells.make_whole(counters.get(id).map_or(0, |counters| counters.injected));
             let answered = cells.settled.get() + cells.unobserved.get();
             cells.unobserved.add(buckets.punted.saturating_sub(answered));
+            // A predecessor may have been killed between a total and its share, so each is made up for by itself.
+            let (even, odd) = (unanswered(buckets, cells, false), unanswered(buckets, cells, true));
+            cells.unobserved_even.add(even);
+            cells.unobserved_odd.add(odd);
+            sums.unobserved_even.add(even);
+            sums.unobserved_odd.add(odd);
         }
-        let sums = self.brain.port(0);
         let lost = self.punts()?.saturating_sub(sums.settled.get() + sums.unobserved.get());
         sums.unobserved.add(lost);
+        Ok(lost)
+    }
+
+    /// Books as `unobserved` what was punted in an epoch and not settled, and says how many frames that were. For an epoch
+    /// that is over: no program stamps frames with it any more ([`Self::grace`] since the settings named the other), and the
+    /// loop has settled every frame of it that it ever will. Frames of the other epoch may come and go meanwhile.
+    ///
+    /// # Errors
+    /// The kernel's.
+    pub fn book_epoch(&self, odd: bool) -> Result<u64, ReflexError> {
+        let mut lost = 0;
+        for (id, buckets) in self.all_buckets()?.iter().enumerate().skip(1) {
+            let cells = self.brain.port(id);
+            let frames = unanswered(buckets, cells, odd);
+            cells.lose(odd, frames);
+            lost += frames;
+        }
+        self.brain.port(0).lose(odd, lost);
         Ok(lost)
     }
 
@@ -128,6 +155,12 @@ impl Reflex {
         self.brain.port(id.index()).reset();
         Ok(())
     }
+}
+
+/// Of an epoch those of a port's frames that are neither settled nor lost.
+fn unanswered(buckets: &PortBuckets, cells: &BrainCells, odd: bool) -> u64 {
+    let punted = if odd { buckets.punted_odd } else { buckets.punted_even };
+    punted.saturating_sub(cells.answered(odd))
 }
 
 fn sum(per_cpu: &[PortCounters]) -> PortCounters {

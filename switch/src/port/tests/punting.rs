@@ -64,7 +64,7 @@ fn a_super_frame_comes_and_goes_whole_with_its_port_and_its_request() {
         let (_host, mut punt, far) = two_taps().await;
         let mut buffer = FrameBuffer::new();
         assert_eq!(punt.receive(&mut buffer).unwrap(), None);
-        // The tag's priority and drop-eligible bits are not the port's business.
+        // The tag's priority and drop-eligible bits are not the port's business; the latter is the epoch.
         for (tag, port) in
             [([0x88, 0xa8, 0x00, 0x07], 7), ([0x88, 0xa8, 0xff, 0xfe], 4094), ([0x88, 0xa8, 0x20, 0x01], 1)]
         {
@@ -75,6 +75,7 @@ fn a_super_frame_comes_and_goes_whole_with_its_port_and_its_request() {
                 wait(&punt);
                 assert_eq!(punt.receive(&mut buffer).unwrap(), PortId::new(port));
                 assert_eq!(buffer.frame(), super_frame(payload, &[]));
+                assert_eq!(buffer.odd, tag[2] & 0x10 != 0);
                 // hdr_len is the kernel's hint, and may be longer than what was asked; a lone segment is no super-frame.
                 let (got, asked) = (buffer.offload.0, request(0));
                 assert_eq!(got[6..], asked[6..], "checksum request without the tag");

@@ -3,7 +3,7 @@
 use std::fs;
 use std::process::Child;
 
-use switch_common::{LAYOUT_VERSION, SETTING_PUNT, VERDICT_FORWARD, VERDICT_FORWARD_PEER};
+use switch_common::{LAYOUT_VERSION, PortBuckets, SETTING_EPOCH, SETTING_PUNT, VERDICT_FORWARD, VERDICT_FORWARD_PEER};
 
 use super::bench::{Bench, PLAIN, balance, frame, id};
 use super::lab::{A, B, Lab, attach, enter, ifindex, pair, run, teach, wait_for};
@@ -218,6 +218,46 @@ fn what_a_dead_brain_was_handed_is_booked_as_unobserved() {
     assert_eq!(bench.reflex.counters(id(1)).unwrap(), switch_common::PortCounters::default());
     assert_eq!(brain.port(1).snapshot(), switch_common::BrainPort::default());
     assert_eq!(bench.reflex.punts().unwrap(), 5, "the sums are kept");
+}
+
+#[test]
+fn what_is_lost_of_a_closed_epoch_is_known_while_frames_of_the_other_are_on_their_way() {
+    let test = "adoption::what_is_lost_of_a_closed_epoch_is_known_while_frames_of_the_other_are_on_their_way";
+    let Some(lab) = enter(test) else { return };
+    let mut bench = Bench::new(&lab);
+    let brain = bench.reflex.brain();
+    let unobserved = |number: usize| {
+        let cells = brain.port(number).snapshot();
+        (cells.unobserved, cells.unobserved_even, cells.unobserved_odd)
+    };
+    for (epoch, tag) in [(0, [0x00, 0x01]), (SETTING_EPOCH, [0x10, 0x01])] {
+        bench.settings(|settings| settings.flags |= epoch);
+        for _ in 0..3 {
+            bench.send(1, &frame(1, 2, &PLAIN, 46));
+            assert_eq!(bench.punt.receive().unwrap()[14..16], tag, "the tag says the epoch");
+        }
+    }
+    bench.send(3, &frame(3, 2, &PLAIN, 46));
+    for (number, odd) in [(0, false), (1, false), (0, true), (1, true), (0, true), (1, true)] {
+        brain.port(number).settle(odd);
+    }
+    let PortBuckets { punted, punted_even, punted_odd, .. } = bench.reflex.buckets(id(1)).unwrap();
+    assert_eq!((punted, punted_even, punted_odd), (6, 3, 3));
+    Reflex::grace().unwrap();
+    assert_eq!(bench.reflex.book_epoch(false).unwrap(), 2);
+    assert_eq!(bench.reflex.book_epoch(false).unwrap(), 0);
+    assert_eq!((unobserved(0), unobserved(1), unobserved(3)), ((2, 2, 0), (2, 2, 0), (0, 0, 0)));
+    bench.settings(|_| {});
+    bench.send(1, &frame(1, 2, &PLAIN, 46));
+    Reflex::grace().unwrap();
+    assert_eq!(bench.reflex.book_epoch(true).unwrap(), 2, "one of either port");
+    assert_eq!((unobserved(0), unobserved(1), unobserved(3)), ((4, 2, 2), (3, 2, 1), (1, 0, 1)));
+    // A predecessor's last frame: the total and its share alike.
+    bench.settings(|settings| settings.flags &= !SETTING_PUNT);
+    Reflex::grace().unwrap();
+    assert_eq!(bench.reflex.book_unobserved().unwrap(), 1);
+    assert_eq!((unobserved(0), unobserved(1), unobserved(3)), ((5, 3, 2), (4, 3, 1), (1, 0, 1)));
+    bench.balance();
 }
 
 #[test]

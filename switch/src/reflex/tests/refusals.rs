@@ -1,6 +1,8 @@
 //! Every reason for which the kernel half drops a frame, provoked; each beside a frame that passes.
 
-use switch_common::{DropReason, PORT_UP, PortConfig, SETTING_PUNT, SETTING_PUNT_UNLIMITED, VERDICT_DROP, Way};
+use switch_common::{
+    DropReason, PORT_UP, PUNT_IN_FLIGHT_PORT_MAX, PortConfig, SETTING_PUNT, SETTING_PUNT_UNLIMITED, VERDICT_DROP, Way,
+};
 
 use super::bench::{Bench, PLAIN, frame, id, mac};
 use super::lab::{enter, ifindex};
@@ -152,6 +154,28 @@ fn no_more_frames_are_on_their_way_to_the_brain_than_its_ring_takes() {
     assert_eq!(bench.reflex.buckets(id(3)).unwrap().punted, 2);
     assert_eq!(bench.reflex.punts().unwrap(), 7);
     assert_eq!(std::iter::from_fn(|| bench.punt.receive()).count(), 7);
+    bench.balance();
+}
+
+#[test]
+fn a_port_whose_frames_never_arrive_leaves_room_for_other_ports() {
+    let test = "refusals::a_port_whose_frames_never_arrive_leaves_room_for_other_ports";
+    let Some(lab) = enter(test) else { return };
+    let mut bench = Bench::new(&lab);
+    let max = PUNT_IN_FLIGHT_PORT_MAX;
+    bench.settings(|settings| settings.punt_in_flight_max = u32::try_from(max).unwrap() + 5);
+    for _ in 0..max + 2 {
+        bench.send(1, &frame(1, 2, &PLAIN, 46));
+    }
+    assert_eq!(bench.dropped(1, Way::Ingress, DropReason::PuntLimited).0, 2);
+    for _ in 0..5 {
+        bench.send(3, &frame(3, 2, &PLAIN, 46));
+    }
+    assert_eq!(bench.reflex.buckets(id(3)).unwrap().punted, 5);
+    // What is booked makes room, for the port and for all.
+    assert_eq!(bench.reflex.book_epoch(false).unwrap(), max + 5);
+    bench.send(1, &frame(1, 2, &PLAIN, 46));
+    assert_eq!(bench.reflex.buckets(id(1)).unwrap().punted, max + 1);
     bench.balance();
 }
 
