@@ -228,11 +228,6 @@ mod tests {
         assert_eq!(cells.snapshot(), BrainPort::default());
         assert_eq!(page.port(6).snapshot(), BrainPort::default());
     }
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
 
     #[test]
     fn a_brain_killed_between_two_bookings_leaves_books_that_can_be_made_whole() {
