@@ -1,0 +1,3 @@
+//! `vmm-harness run`: one guest on one tap.
+
+fn main() {}
