@@ -6,14 +6,14 @@
 use std::io;
 use std::path::PathBuf;
 
-/// Why a guest could not be started.
+/// Why a guest could not be started. What the kernel answered is the error's source.
 #[derive(Debug, thiserror::Error)]
 pub enum Error {
     /// `/dev/kvm` could not be opened.
     #[error("cannot open /dev/kvm: {0}")]
     NoKvm(kvm_ioctls::Error),
     /// A request to KVM failed.
-    #[error("KVM refused to {what}: {source}")]
+    #[error("KVM refused to {what}")]
     Kvm {
         /// What was asked of it.
         what: &'static str,
@@ -24,7 +24,7 @@ pub enum Error {
     #[error("tap {0} is in use by another process")]
     TapBusy(String),
     /// The tap could not be opened or set up.
-    #[error("cannot open tap {name}: {source}")]
+    #[error("cannot open tap {name}")]
     Tap {
         /// The tap.
         name: String,
@@ -52,7 +52,7 @@ pub enum Error {
     #[error("attack {0:?}: a name has 1 to 31 bytes")]
     AttackName(String),
     /// A file could not be read.
-    #[error("cannot read {path}: {source}")]
+    #[error("cannot read {path}")]
     File {
         /// The file.
         path: PathBuf,
@@ -85,7 +85,7 @@ pub enum Error {
     #[error("cannot write {0} into the guest's memory")]
     Layout(&'static str),
     /// A thread, an event or a signal could not be set up.
-    #[error("cannot {what}: {source}")]
+    #[error("cannot {what}")]
     Host {
         /// What was to be done.
         what: &'static str,

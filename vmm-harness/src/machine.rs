@@ -5,7 +5,7 @@ use std::sync::{Arc, Mutex, PoisonError};
 
 use guest_abi::{CONSOLE_IRQ, CONSOLE_PORT, EXIT_PORT, NET_IRQ, NET_MMIO_BASE, NET_MMIO_LEN};
 use kvm_bindings::{KVM_MAX_CPUID_ENTRIES, kvm_pit_config};
-use kvm_ioctls::{IoEventAddress, Kvm, VcpuFd, VmFd};
+use kvm_ioctls::{Cap, IoEventAddress, Kvm, VcpuFd, VmFd};
 use vm_memory::GuestAddress;
 use vm_superio::{Serial, Trigger, serial::NoEvents};
 use vmm_sys_util::eventfd::{EFD_NONBLOCK, EventFd};
@@ -26,6 +26,11 @@ pub type Console = Box<dyn Write + Send>;
 pub(crate) const SLEEP_PORT: u16 = 0x600;
 /// I/O port through which Linux resets.
 pub(crate) const RESET_PORT: u16 = 0x604;
+/// CPUID leaf 1, ECX: a hypervisor is present. KVM leaves it to the monitor; without it Linux does not look for KVM's clock,
+/// and has no other on a platform without timers of old.
+const HYPERVISOR: u32 = 1 << 31;
+/// CPUID leaf 1, ECX: the local APIC's timer counts to a time stamp.
+const TSC_DEADLINE: u32 = 1 << 24;
 /// The keyboard controller's command port, the oldest way to reset.
 const KEYBOARD_PORT: u16 = 0x64;
 
@@ -107,13 +112,17 @@ pub(crate) fn build(config: &Config, tap: Tap, console: Console) -> Result<Built
     vm.create_irq_chip().map_err(refused("make interrupt controllers"))?;
     vm.create_pit2(kvm_pit_config::default()).map_err(refused("make a timer"))?;
     let supported = kvm.get_supported_cpuid(KVM_MAX_CPUID_ENTRIES).map_err(refused("list processor features"))?;
+    let deadline_timer = if kvm.check_extension(Cap::TscDeadlineTimer) { TSC_DEADLINE } else { 0 };
     let mut vcpus = Vec::new();
     for id in 0..u32::from(config.cpus) {
         let vcpu = vm.create_vcpu(u64::from(id)).map_err(refused("make a processor"))?;
         let mut cpuid = supported.clone();
         for leaf in cpuid.as_mut_slice() {
             match leaf.function {
-                0x1 => leaf.ebx = leaf.ebx & 0x00ff_ffff | id << 24,
+                0x1 => {
+                    leaf.ebx = leaf.ebx & 0x00ff_ffff | id << 24;
+                    leaf.ecx |= HYPERVISOR | deadline_timer;
+                }
                 0xb | 0x1f => leaf.edx = id,
                 _ => {}
             }
