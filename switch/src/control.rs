@@ -23,6 +23,7 @@ mod stop;
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
+use std::time::Instant;
 
 use switch_common::PortId;
 
@@ -49,6 +50,8 @@ struct Port {
     problem: Option<String>,
     /// The netdev it is attached to; none while it is absent or failed.
     attachment: Option<Attachment>,
+    /// When it may be tried again, after attaching failed.
+    retry_after: Option<Instant>,
 }
 
 /// What control is made of; see [`Control::new`].

@@ -17,9 +17,9 @@ mod reload;
 use std::io;
 
 use anyhow::{Context, Result, anyhow};
-use switch_common::{MacAddr, PortId, SETTING_PUNT, SETTING_PUNT_UNLIMITED, Settings, VlanId};
+use switch_common::{MacAddr, PortId, SETTING_PUNT, SETTING_PUNT_UNLIMITED, Settings, VERDICT_DROP, VlanId};
 use tokio::net::TcpListener;
-use tokio::signal::unix::{SignalKind, signal};
+use tokio::signal::unix::{Signal, SignalKind, signal};
 use tokio::sync::{oneshot, watch};
 
 use crate::api::server::Socket;
@@ -35,8 +35,9 @@ use crate::forwarding::Tables;
 use crate::port::attach::Host;
 use crate::port::monitor;
 use crate::port::punt_tap::{PUNT_RING, PuntTap};
+use crate::port::spec::Mac;
 use crate::reflex::{self, Reflex};
-use crate::state::{self, StateFile, Store};
+use crate::state::{self, SavedPort, StateFile, Store};
 
 pub use down::down;
 
@@ -57,6 +58,8 @@ pub fn run(runtime: &Runtime) -> Result<()> {
 }
 
 async fn serve(runtime: &Runtime) -> Result<()> {
+    // From here on a signal is heard, and waits until what is under way is done.
+    let signals = Signals::new()?;
     let mut lock = lock::take(&runtime.name)?;
     let store = Store::new(&runtime.state_dir);
     let boot_id = state::boot_id()?;
@@ -74,7 +77,7 @@ async fn serve(runtime: &Runtime) -> Result<()> {
 
     let host = Host::connect()?;
     let events = monitor::watch()?;
-    let Started { reflex, commands, ended, punt_ifindex } = match start(runtime, &host).await {
+    let Started { reflex, commands, ended, punt_ifindex } = match start(runtime, &host, &saved.ports).await {
         Ok(started) => started,
         Err(error) => {
             if runtime.on_stop == OnStop::Remove && saved.ports.is_empty() {
@@ -94,31 +97,27 @@ async fn serve(runtime: &Runtime) -> Result<()> {
     };
     let mut control = Control::new(parts);
     control.adopt(same_boot).await;
-    let begun = control.begin(&runtime.ports).await;
+    // What the file asks for in vain is no reason to take away what runs.
+    if let Err(error) = control.begin(&runtime.ports).await {
+        tracing::error!(%error, "the configuration's ports could not be made; those that were there go on");
+    }
     let handle = Handle::new(control);
 
-    let outcome = match begun {
-        Ok(()) => {
-            let (stop, stopped) = watch::channel(false);
-            let api = tokio::spawn(socket.serve(handle.clone(), told(stopped.clone())));
-            let health = health.map(|listener| tokio::spawn(web::serve(listener, handle.clone(), told(stopped))));
-            handle.set_ready(true);
-            lock.say_ready()?;
-            let (name, datapath, socket) = (&runtime.name, runtime.datapath, runtime.socket.display());
-            tracing::info!(%name, %datapath, %socket, "ready");
-            let outcome = watch_over(runtime, &handle, events, ended).await;
-            handle.set_ready(false);
-            tracing::info!(%name, "stopping");
-            stop.send_replace(true);
-            api.await?;
-            if let Some(health) = health {
-                health.await?;
-            }
-            outcome
-        }
-        Err(error) => Err(error.into()),
-    };
-    // The loop may have ended before; then there is nothing to stop.
+    let (stop, stopped) = watch::channel(false);
+    let api = tokio::spawn(socket.serve(handle.clone(), told(stopped.clone())));
+    let health = health.map(|listener| tokio::spawn(web::serve(listener, handle.clone(), told(stopped))));
+    handle.set_ready(true);
+    lock.say_ready()?;
+    let (name, datapath, socket) = (&runtime.name, runtime.datapath, runtime.socket.display());
+    tracing::info!(%name, %datapath, %socket, "ready");
+    let outcome = watch_over(runtime, &handle, events, ended, signals).await;
+    handle.set_ready(false);
+    tracing::info!(%name, "stopping");
+    stop.send_replace(true);
+    api.await?;
+    if let Some(health) = health {
+        health.await?;
+    }
     let keep = runtime.on_stop == OnStop::Keep;
     let left = handle.stop(keep).await;
     if commands.send(Command::Stop).is_err() {
@@ -129,6 +128,23 @@ async fn serve(runtime: &Runtime) -> Result<()> {
         leave(runtime, &host).await?;
     }
     outcome
+}
+
+/// The signals the daemon hears.
+struct Signals {
+    terminate: Signal,
+    interrupt: Signal,
+    hangup: Signal,
+}
+
+impl Signals {
+    fn new() -> io::Result<Self> {
+        Ok(Self {
+            terminate: signal(SignalKind::terminate())?,
+            interrupt: signal(SignalKind::interrupt())?,
+            hangup: signal(SignalKind::hangup())?,
+        })
+    }
 }
 
 /// Comes to an end when the daemon is told to stop.
@@ -150,10 +166,8 @@ async fn watch_over(
     handle: &Handle,
     mut events: tokio::sync::mpsc::Receiver<monitor::LinkEvent>,
     mut ended: oneshot::Receiver<io::Result<()>>,
+    mut signals: Signals,
 ) -> Result<()> {
-    let mut terminate = signal(SignalKind::terminate())?;
-    let mut interrupt = signal(SignalKind::interrupt())?;
-    let mut hangup = signal(SignalKind::hangup())?;
     let mut look = tokio::time::interval(lost::LOOK_EVERY);
     look.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
     loop {
@@ -163,9 +177,9 @@ async fn watch_over(
                 None => return Err(anyhow!("the kernel closed the subscription to link events")),
             },
             _ = look.tick() => handle.book_lost().await,
-            _ = hangup.recv() => reload::reload(runtime, handle).await,
-            _ = terminate.recv() => return Ok(()),
-            _ = interrupt.recv() => return Ok(()),
+            _ = signals.hangup.recv() => reload::reload(runtime, handle).await,
+            _ = signals.terminate.recv() => return Ok(()),
+            _ = signals.interrupt.recv() => return Ok(()),
             outcome = &mut ended => {
                 return match outcome {
                     Ok(Ok(())) | Err(_) => Err(anyhow!("the forwarding loop has ended")),
@@ -187,7 +201,7 @@ struct Started {
 }
 
 /// Loads or adopts the reflex, makes or adopts the punt tap, and starts the loop between them.
-async fn start(runtime: &Runtime, host: &Host) -> Result<Started> {
+async fn start(runtime: &Runtime, host: &Host, ports: &[SavedPort]) -> Result<Started> {
     let (mut reflex, adopted) = Reflex::open(&pins(&runtime.name), hook(runtime.hook))?;
     tracing::info!(?adopted, "reflex");
     diagnostics::listen(&mut reflex)?;
@@ -213,7 +227,7 @@ async fn start(runtime: &Runtime, host: &Host) -> Result<Started> {
         spawn(Loop::new(tap, NoCache, tables, brain, runtime.aging), tell)?
     } else {
         let index = VerdictIndex::adopt(reflex.verdicts()?, generation);
-        relearn(&mut tables.fdb, &index);
+        relearn(&mut tables.fdb, &index, ports);
         spawn(Loop::new(tap, index, tables, brain, runtime.aging), tell)?
     };
     // The loop says through `ended` how it ended; the thread itself has nothing more to tell.
@@ -224,13 +238,20 @@ async fn start(runtime: &Runtime, host: &Host) -> Result<Started> {
     Ok(Started { reflex, commands, ended, punt_ifindex })
 }
 
-/// The verdicts of an earlier brain say where its stations live.
-fn relearn(fdb: &mut Fdb, verdicts: &VerdictIndex) {
+/// The verdicts of an earlier brain say where its stations live. Only those that forward do: a refused source may be
+/// anybody's.
+fn relearn(fdb: &mut Fdb, verdicts: &VerdictIndex, ports: &[SavedPort]) {
     let at = now();
-    for (key, verdict) in verdicts.iter() {
+    let admitted = |id: u16, mac: [u8; 6]| {
+        let port = ports.iter().find(|port| port.id == id);
+        port.is_some_and(|port| port.spec.macs.is_empty() || port.spec.macs.contains(&Mac(MacAddr(mac))))
+    };
+    for (key, verdict) in verdicts.iter().filter(|(_, verdict)| verdict.action != VERDICT_DROP) {
         let lives = [(key.source, key.ingress), (key.destination, verdict.egress)];
-        for (mac, port) in lives.into_iter().filter_map(|(mac, port)| Some((mac, PortId::new(port)?))) {
-            fdb.learn(VlanId(key.vlan), MacAddr(mac), port, None, at);
+        for (mac, id) in lives.into_iter().filter(|(mac, id)| admitted(*id, *mac)) {
+            if let Some(port) = PortId::new(id) {
+                fdb.learn(VlanId(key.vlan), MacAddr(mac), port, None, at);
+            }
         }
     }
 }

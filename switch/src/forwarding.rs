@@ -103,9 +103,13 @@ impl Tables {
     }
 
     /// Adds a port, or changes one. Its flood buckets stay as they are unless their rate changes. Answers with the
-    /// stations that had to go because its limit is lower than before.
+    /// stations that had to go: its limit is lower than before, or its allowed sources are others.
     pub fn set_port(&mut self, view: PortView) -> Vec<Station> {
-        let evicted = view.learn_limit().map_or_else(Vec::new, |limit| self.fdb.trim_port(view.id, limit));
+        let mut evicted = view.learn_limit().map_or_else(Vec::new, |limit| self.fdb.trim_port(view.id, limit));
+        if self.ports.get(&view.id).is_some_and(|port| port.view.macs != view.macs) {
+            // Stations that may no longer speak here must not attract frames either.
+            evicted.extend(self.fdb.flush_port(view.id, true));
+        }
         let sources = AllowedSources::new(&view.macs);
         let floods = match self.ports.get(&view.id) {
             Some(port) if port.floods.per_sec() == view.flood_per_sec => port.floods,

@@ -1,7 +1,9 @@
 //! A numbered stream from one station to another: none lost, none reordered, none doubled.
 //!
-//! The sender never runs more than a window ahead of what arrived. This back-pressure is what keeps a burst at a rate that
-//! the receiver can follow on a machine of any speed.
+//! The sender sends a volley and waits until all of it has arrived. This back-pressure keeps a burst at a rate that the
+//! receiver and the brain can follow on a machine of any speed: between two volleys nothing waits. (A sender that always
+//! keeps frames under way is a backlog without end, which the switch breaks after 50 ms at the price of some order; that
+//! is not what is promised here.)
 
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
@@ -12,8 +14,8 @@ use crate::frames::{self, Builder};
 use crate::station::{Station, until_readable};
 use crate::wait;
 
-/// Frames under way at most; below the ring of a tap, which holds 500.
-const WINDOW: u64 = 128;
+/// Frames in a volley; below the ring of a tap, which holds 500.
+const VOLLEY: u64 = 128;
 
 /// One direction between two stations.
 #[derive(Debug)]
@@ -35,10 +37,12 @@ impl<'a> Stream<'a> {
     pub fn pump(&mut self, count: u64) -> Result<()> {
         let end = self.sent + count;
         while self.arrived < end {
-            while self.sent < end && self.sent - self.arrived < WINDOW {
+            for _ in self.sent..end.min(self.sent + VOLLEY) {
                 self.send()?;
             }
-            self.receive()?;
+            while self.arrived < self.sent {
+                self.receive()?;
+            }
         }
         Ok(())
     }
@@ -47,7 +51,7 @@ impl<'a> Stream<'a> {
     pub fn pump_until(&mut self, stop: &AtomicBool) -> Result<u64> {
         let before = self.arrived;
         while !stop.load(Ordering::Relaxed) {
-            self.pump(WINDOW / 4)?;
+            self.pump(VOLLEY / 4)?;
         }
         Ok(self.arrived - before)
     }

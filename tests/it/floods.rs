@@ -104,7 +104,10 @@ fn a_brain_that_falls_behind_limits_punts_and_counts_them() {
     Arena::run(&[Need::Bpf], |arena| {
         let daemon = Daemon::start(arena, Mode::Kernel)?;
         let (a, b) = acquainted(&daemon)?;
-        Stream::new(&a, &b, Builder::new(frames::station(1), frames::station(2))).pump(500)?;
+        Stream::new(&a, &b, Builder::new(frames::station(1), frames::station(2))).pump(499)?;
+        // The verdict is followed from the first frame on that finds nothing of its port in flight: this one.
+        daemon.settle()?;
+        Stream::new(&a, &b, Builder::new(frames::station(1), frames::station(2))).pump(1)?;
         let pid = Pid::from_raw(i32::try_from(daemon.pid()?)?).expect("a pid is not 0");
         kill_process(pid, Signal::STOP)?;
         wait::until_true("the daemon stands still", wait::SOON, || {

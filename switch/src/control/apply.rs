@@ -85,10 +85,14 @@ impl Control {
         for name in first {
             self.remove_noting(name, done).await?;
         }
-        for change in &diff.change {
-            if let Some(spec) = find(&change.name) {
-                self.change_noting(spec, done).await?;
-            }
+        // Ports may change netdevs among themselves: all let go before any takes hold.
+        let changed: Vec<PortSpec> = diff.change.iter().filter_map(|change| find(&change.name)).collect();
+        for spec in &changed {
+            self.let_go_noting(spec, done).await.map_err(|error| named(&spec.name, &error))?;
+        }
+        for spec in changed {
+            let name = spec.name.clone();
+            self.change(spec).await.map_err(|error| named(&name, &error))?;
         }
         for name in &diff.add {
             if let Some(spec) = find(name) {
@@ -108,18 +112,28 @@ impl Control {
         self.remove(name).await.map_err(|error| named(name, &error))
     }
 
-    async fn change_noting(&mut self, spec: PortSpec, done: &mut Vec<Done>) -> Result<(), ControlError> {
-        let old = self.port_named(&spec.name)?.spec.clone();
-        let name = spec.name.clone();
-        done.push(Done::Changed(Box::new(old)));
-        self.change(spec).await.map_err(|error| named(&name, &error))
+    /// Notes what a port was, and detaches it if its netdev is to change: from then on it is the new one, absent.
+    async fn let_go_noting(&mut self, new: &PortSpec, done: &mut Vec<Done>) -> Result<(), ControlError> {
+        let Some(mut port) = self.ports.remove(&new.name) else { return Err(errors::no_such_port(&new.name)) };
+        done.push(Done::Changed(Box::new(port.spec.clone())));
+        let mut let_go = Ok(());
+        if !same_netdev(&port.spec, new) {
+            let_go = self.detach(&mut port).await;
+            port.spec = new.clone();
+        }
+        self.ports.insert(new.name.clone(), port);
+        let_go
     }
 
     /// Changes a port: in place where the netdev stays as it is, else by detaching and attaching anew.
     pub(super) async fn change(&mut self, spec: PortSpec) -> Result<(), ControlError> {
         let name = spec.name.clone();
         let Some(mut port) = self.ports.remove(&name) else { return Err(errors::no_such_port(&name)) };
-        let in_place = same_netdev(&port.spec, &spec);
+        let in_place = same_netdev(&port.spec, &spec) && port.attachment.is_some();
+        if let Err(error) = self.refuse_taken_netdev(&spec) {
+            self.ports.insert(name, port);
+            return Err(error);
+        }
         let old = std::mem::replace(&mut port.spec, spec);
         if in_place {
             let attached = port.attachment.as_ref().map(|attachment| &attachment.attached);

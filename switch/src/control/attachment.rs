@@ -107,7 +107,7 @@ impl Control {
             )));
         };
         self.reset_counters(id).await;
-        let mut port = Port { id, spec, state: PortState::Absent, problem: None, attachment: None };
+        let mut port = Port { id, spec, state: PortState::Absent, problem: None, attachment: None, retry_after: None };
         match self.attach(&mut port).await {
             Ok(()) => {}
             Err(AttachError::NoSuchNetdev { .. }) if wait => {
@@ -121,7 +121,7 @@ impl Control {
     }
 
     /// One netdev is one port.
-    fn refuse_taken_netdev(&self, spec: &PortSpec) -> Result<(), ControlError> {
+    pub(super) fn refuse_taken_netdev(&self, spec: &PortSpec) -> Result<(), ControlError> {
         let Some(wanted) = wanted_netdev(spec) else { return Ok(()) };
         let holder = self.ports.iter().find(|(_, port)| {
             let attached = port.attachment.as_ref().map(|attachment| &attachment.attached.ifname);
@@ -155,7 +155,8 @@ impl Control {
     /// Makes the port's netdev, or takes it, and lets it forward. On failure everything is as before.
     pub(super) async fn attach(&mut self, port: &mut Port) -> Result<(), AttachError> {
         let mut attached = self.host.prepare(&port.spec, &self.runtime.name, self.punt_ifindex, port.id).await?;
-        let raised = match self.wire(port, &attached).await {
+        // Until it is up nothing may leave by it, or copies would vanish in a netdev that is down.
+        let raised = match self.wire(port, PortState::NoCarrier, &attached).await {
             Ok(()) => self.host.activate(&attached).await,
             Err(error) => Err(error),
         };
@@ -180,19 +181,23 @@ impl Control {
         }
     }
 
-    /// Tells loop and reflex, then attaches the program: in this order, so that no frame meets a port unknown to them.
-    pub(super) async fn wire(&mut self, port: &Port, attached: &Attached) -> Result<(), AttachError> {
+    /// Tells the reflex, then the loop, then attaches the program: in this order, so that no frame meets a port that is
+    /// unknown to either, and no copy is injected for one that the reflex does not know.
+    pub(super) async fn wire(&mut self, port: &Port, state: PortState, attached: &Attached) -> Result<(), AttachError> {
         let refused =
             |error: ControlError| AttachError::Refused { netdev: attached.ifname.clone(), reason: error.to_string() };
-        self.tell(port.id, &port.spec, PortState::Up, Some(attached)).await.map_err(refused)?;
-        self.wire_reflex(port, attached).map_err(|error| refused(error.into()))
+        let told = match self.tell_reflex(port, attached) {
+            Ok(()) => self.tell(port.id, &port.spec, state, Some(attached)).await,
+            Err(error) => Err(error.into()),
+        };
+        told.map_err(refused)?;
+        let wired = self.reflex.attach_port(port.id, attached.ifname.as_str(), attached.ifindex);
+        wired.map(drop).map_err(|error| refused(error.into()))
     }
 
-    fn wire_reflex(&mut self, port: &Port, attached: &Attached) -> Result<(), ReflexError> {
+    fn tell_reflex(&mut self, port: &Port, attached: &Attached) -> Result<(), ReflexError> {
         self.reflex.set_port(port.id, config(&port.spec, attached, true))?;
-        self.reflex.link(attached.ifindex, port.id)?;
-        self.reflex.attach_port(port.id, attached.ifname.as_str(), attached.ifindex)?;
-        Ok(())
+        self.reflex.link(attached.ifindex, port.id)
     }
 
     /// Takes back what [`Self::wire`] did; a step that was not done is no error.
@@ -255,11 +260,20 @@ impl Control {
     /// Detaches a port's netdev and restores it; the port stays.
     pub(super) async fn detach(&mut self, port: &mut Port) -> Result<(), ControlError> {
         let Some(attachment) = port.attachment.take() else { return Ok(()) };
+        self.lower(&attachment.attached).await;
         self.unwire(port.id, &attachment.attached).await;
         port.state = PortState::Absent;
         self.host.release(&attachment.attached.restore).await.map_err(|error| {
             ControlError::Failed(format!("port '{}' is detached, but: {}", port.spec.name, errors::chain(&error)))
         })
+    }
+
+    /// A netdev that is ours, or was down when it was found, goes down before its program goes, so that nothing the guest
+    /// sends meanwhile reaches the host's stack.
+    pub(super) async fn lower(&self, attached: &Attached) {
+        if let Err(error) = self.host.lower(&attached.restore).await {
+            tracing::debug!(netdev = %attached.ifname, error = %errors::chain(&error), "could not be set down");
+        }
     }
 
     /// Where the netdev's counters stood when ours were 0: read while both stand still, or as near as may be.

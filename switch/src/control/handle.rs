@@ -5,6 +5,7 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::{Duration, Instant};
 
 use tokio::sync::Mutex;
+use tokio::task::JoinHandle;
 
 use super::{Control, ControlError, Port, accounts};
 use crate::api;
@@ -71,36 +72,19 @@ impl api::Control for Handle {
     }
 
     async fn add_port(&self, spec: PortSpec, may_exist: bool, wait: bool) -> Result<PortInfo, ControlError> {
-        let mut control = self.control.lock().await;
-        let name = spec.name.clone();
-        if may_exist && let Some(port) = control.ports.get(&name) {
-            if port.spec == spec {
-                return Ok(control.info(port));
-            }
-            return Err(ControlError::Exists(format!(
-                "port '{name}' exists with other settings; see 'weft port show {name}', and remove it first to change them"
-            )));
-        }
-        control.add(spec, wait).await?;
-        if let Err(error) = control.save() {
-            control.remove(&name).await?;
-            return Err(error);
-        }
-        control.port_named(&name).map(|port| control.info(port))
+        let control = Arc::clone(&self.control);
+        finish(tokio::spawn(async move { control.lock().await.add_and_save(spec, may_exist, wait).await })).await
     }
 
     async fn remove_port(&self, name: &PortName, if_exists: bool) -> Result<(), ControlError> {
-        let mut control = self.control.lock().await;
-        if if_exists && !control.ports.contains_key(name) {
-            return Ok(());
-        }
-        let removed = control.remove(name).await;
-        control.save()?;
-        removed
+        let name = name.clone();
+        let control = Arc::clone(&self.control);
+        finish(tokio::spawn(async move { control.lock().await.remove_and_save(&name, if_exists).await })).await
     }
 
     async fn apply(&self, ports: Vec<PortSpec>, dry_run: bool, prune: bool) -> Result<Diff, ControlError> {
-        self.control.lock().await.apply(&ports, dry_run, prune).await
+        let control = Arc::clone(&self.control);
+        finish(tokio::spawn(async move { control.lock().await.apply(&ports, dry_run, prune).await })).await
     }
 
     async fn export(&self) -> config::File {
@@ -134,11 +118,13 @@ impl api::Control for Handle {
     }
 
     async fn add_station(&self, port: PortName, mac: Mac) -> Result<(), ControlError> {
-        self.control.lock().await.pin(port, mac).await
+        let control = Arc::clone(&self.control);
+        finish(tokio::spawn(async move { control.lock().await.pin(port, mac).await })).await
     }
 
     async fn remove_station(&self, mac: Mac) -> Result<(), ControlError> {
-        self.control.lock().await.unpin(mac).await
+        let control = Arc::clone(&self.control);
+        finish(tokio::spawn(async move { control.lock().await.unpin(mac).await })).await
     }
 
     async fn flush(&self, port: Option<PortName>) -> Result<u64, ControlError> {
@@ -178,7 +164,40 @@ impl api::Control for Handle {
     }
 }
 
+/// Waits for a change that goes on to its end even if the asker has gone: one that is dropped half way would leave a
+/// netdev attached that no port knows.
+async fn finish<T>(change: JoinHandle<Result<T, ControlError>>) -> Result<T, ControlError> {
+    change.await.unwrap_or_else(|error| Err(ControlError::Failed(format!("the change was not carried out: {error}"))))
+}
+
 impl Control {
+    async fn add_and_save(&mut self, spec: PortSpec, may_exist: bool, wait: bool) -> Result<PortInfo, ControlError> {
+        let name = spec.name.clone();
+        if may_exist && let Some(port) = self.ports.get(&name) {
+            if port.spec == spec {
+                return Ok(self.info(port));
+            }
+            return Err(ControlError::Exists(format!(
+                "port '{name}' exists with other settings; see 'weft port show {name}', and remove it first to change them"
+            )));
+        }
+        self.add(spec, wait).await?;
+        if let Err(error) = self.save() {
+            self.remove(&name).await?;
+            return Err(error);
+        }
+        self.port_named(&name).map(|port| self.info(port))
+    }
+
+    async fn remove_and_save(&mut self, name: &PortName, if_exists: bool) -> Result<(), ControlError> {
+        if if_exists && !self.ports.contains_key(name) {
+            return Ok(());
+        }
+        let removed = self.remove(name).await;
+        self.save()?;
+        removed
+    }
+
     /// Pins a station to a port, and remembers it.
     async fn pin(&mut self, name: PortName, mac: Mac) -> Result<(), ControlError> {
         let port = self.port_named(&name)?.id;

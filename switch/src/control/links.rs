@@ -1,10 +1,14 @@
 //! What the kernel does to our netdevs, and what becomes of their ports.
 
+use std::time::{Duration, Instant};
+
 use super::{Control, errors};
 use crate::port::attach::AttachError;
 use crate::port::monitor::LinkEvent;
 use crate::port::{PortName, PortState};
 
+/// How long events are no reason to try again after a netdev could not be attached.
+const RETRY_AFTER: Duration = Duration::from_secs(1);
 /// What is said of a port whose netdev was deleted, or whose namespace was.
 const GONE: &str = "its netdev is gone";
 
@@ -106,6 +110,7 @@ impl Control {
         if let Err(error) = self.show_absent(&port).await {
             tracing::error!(port = %name, %error, "the loop could not be told");
         }
+        self.pin_again(&port).await;
         self.ports.insert(name.clone(), port);
         if let Err(error) = self.save() {
             tracing::error!(%error, "the state could not be saved");
@@ -114,8 +119,10 @@ impl Control {
 
     /// A netdev of this name exists: attaches it if a port waits for it.
     async fn welcome(&mut self, netdev: &str) {
+        let now = Instant::now();
         let waits = |port: &super::Port| {
             port.attachment.is_none()
+                && port.retry_after.is_none_or(|after| now >= after)
                 && super::attachment::wanted_netdev(&port.spec).is_some_and(|wanted| wanted.as_str() == netdev)
         };
         let Some(name) = self.ports.iter().find(|(_, port)| waits(port)).map(|(name, _)| name.clone()) else { return };
@@ -130,6 +137,8 @@ impl Control {
                 }
                 port.state = PortState::Failed;
                 port.problem = Some(problem);
+                // What the attempt itself did to the netdev comes back as events, and must not be its own next cause.
+                port.retry_after = Some(Instant::now() + RETRY_AFTER);
             }
         }
         if port.attachment.is_none()

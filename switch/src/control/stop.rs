@@ -1,13 +1,19 @@
 //! The ends of a daemon's life: taking over what an earlier one left, and leaving.
 
+use std::time::{Duration, Instant};
+
 use switch_common::PortId;
 
 use super::attachment::{Attachment, SavedAttachment};
 use super::{Control, ControlError, Port, errors};
+use crate::dataplane::commands::Command;
 use crate::port::attach::Host;
 use crate::port::{Origin, PortSpec, PortState};
 use crate::reflex::Reflex;
 use crate::state::SavedPort;
+
+/// How long a stop waits for the frames that are on their way through the loop.
+const DRAIN_WITHIN: Duration = Duration::from_millis(200);
 
 impl Control {
     /// Takes over the ports that the state file names. Those whose netdev is still the same go on without a gap; the
@@ -20,8 +26,31 @@ impl Control {
             let Some(id) = PortId::new(saved.id) else { continue };
             self.adopt_port(id, saved, same_boot).await;
         }
+        self.take_off_orphans().await;
         if let Err(error) = self.save() {
             tracing::error!(%error, "the state could not be saved");
+        }
+    }
+
+    /// A program whose port nobody knows (its daemon died before it could note it, or the note was moved away) would go on
+    /// forwarding under an id that is soon another port's.
+    async fn take_off_orphans(&mut self) {
+        let attached = self.reflex.attached_ports().unwrap_or_default();
+        let unknown: Vec<PortId> = attached.into_iter().filter(|id| self.name_of(*id).is_none()).collect();
+        for id in unknown {
+            tracing::warn!(%id, "a program of an unknown port is taken off its netdev");
+            let told = self.commands.ask(|done| Command::RemovePort { port: id, done }).await.map(drop);
+            let ifindex = self.reflex.port(id).map_or(0, |port| port.ifindex);
+            let undone = [
+                told.map_err(ControlError::from),
+                self.reflex.clear_port(id).map_err(ControlError::from),
+                Reflex::grace().map_err(ControlError::from),
+                self.reflex.detach_port(id).map(drop).map_err(ControlError::from),
+                self.reflex.unlink(ifindex).map_err(ControlError::from),
+            ];
+            for error in undone.into_iter().filter_map(Result::err) {
+                tracing::warn!(%id, %error, "while taking off an unknown port");
+            }
         }
     }
 
@@ -53,7 +82,14 @@ impl Control {
     async fn keep_failed(&mut self, spec: &PortSpec, error: &ControlError) -> Result<(), ControlError> {
         if !self.ports.contains_key(&spec.name) {
             let Some(id) = self.give_id(&spec.name) else { return Ok(()) };
-            let port = Port { id, spec: spec.clone(), state: PortState::Failed, problem: None, attachment: None };
+            let port = Port {
+                id,
+                spec: spec.clone(),
+                state: PortState::Failed,
+                problem: None,
+                attachment: None,
+                retry_after: None,
+            };
             self.show_absent(&port).await?;
             self.ports.insert(spec.name.clone(), port);
         }
@@ -65,7 +101,8 @@ impl Control {
 
     async fn adopt_port(&mut self, id: PortId, saved: SavedPort, same_boot: bool) {
         let name = saved.spec.name.clone();
-        let mut port = Port { id, spec: saved.spec, state: PortState::Absent, problem: None, attachment: None };
+        let mut port =
+            Port { id, spec: saved.spec, state: PortState::Absent, problem: None, attachment: None, retry_after: None };
         let attachment: Option<SavedAttachment> =
             saved.restore.filter(|_| same_boot).and_then(|value| serde_json::from_value(value).ok());
         let adopted = match attachment {
@@ -103,7 +140,7 @@ impl Control {
             }
         };
         port.state = attached.state;
-        if let Err(error) = self.wire(port, &attached).await {
+        if let Err(error) = self.wire(port, port.state, &attached).await {
             tracing::warn!(port = %port.spec.name, error = %errors::chain(&error), "netdev could not be taken over");
             return false;
         }
@@ -113,13 +150,26 @@ impl Control {
         true
     }
 
-    /// Another netdev may have the index by now; nothing of the old one is left to restore. Always `false`.
+    /// The netdev is not, or no longer, the port's: the program comes off it, wherever it is. Always `false`.
     fn forget_netdev(&mut self, port: &Port, ifindex: u32) -> bool {
-        for error in [self.reflex.unlink(ifindex), self.reflex.clear_port(port.id)].into_iter().filter_map(Result::err)
-        {
+        let undone = [
+            self.reflex.clear_port(port.id),
+            Reflex::grace(),
+            self.reflex.detach_port(port.id).map(drop),
+            self.reflex.unlink(ifindex),
+        ];
+        for error in undone.into_iter().filter_map(Result::err) {
             tracing::debug!(port = %port.spec.name, %error, "while forgetting the netdev");
         }
         false
+    }
+
+    /// Lets the loop decide about what is in the punt ring, while nothing more comes in.
+    async fn drain(&self) {
+        let deadline = Instant::now() + DRAIN_WITHIN;
+        while self.ports.values().any(|port| self.in_flight(port.id) > 0) && Instant::now() < deadline {
+            tokio::time::sleep(Duration::from_millis(1)).await;
+        }
     }
 
     /// Leaves. `keep`: everything stays as it is but new pairs, which nobody decides about any more. Otherwise every
@@ -129,12 +179,15 @@ impl Control {
             let mut settings = self.reflex.settings()?;
             settings.flags &= !switch_common::SETTING_PUNT;
             self.reflex.set_settings(settings)?;
+            Reflex::grace()?;
+            self.drain().await;
             return self.save();
         }
         let names: Vec<_> = self.ports.keys().cloned().collect();
         for name in names {
             let Some(mut port) = self.ports.remove(&name) else { continue };
             let Some(attachment) = port.attachment.take() else { continue };
+            self.lower(&attachment.attached).await;
             self.unwire(port.id, &attachment.attached).await;
             if let Err(error) = self.host.leave(&attachment.attached.restore).await {
                 tracing::warn!(port = %name, error = %errors::chain(&error), "while giving the netdev back");
@@ -146,6 +199,12 @@ impl Control {
 
 /// Gives back what a dead daemon left on the host: its netdevs, then its programs and maps.
 pub async fn clear_away(host: &Host, pins: &std::path::Path, ports: &[SavedPort]) -> Result<(), ControlError> {
+    let attachments = ports.iter().filter_map(|saved| saved.restore.clone());
+    for attachment in attachments.filter_map(|value| serde_json::from_value::<SavedAttachment>(value).ok()) {
+        if let Err(error) = host.lower(&attachment.restore).await {
+            tracing::debug!(netdev = %attachment.restore.ifname, error = %errors::chain(&error), "not set down");
+        }
+    }
     Reflex::remove(pins)?;
     let mut first_error = None;
     for saved in ports {

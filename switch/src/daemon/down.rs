@@ -11,7 +11,7 @@ use super::{lock, pins};
 use crate::control::{ControlError, clear_away};
 use crate::port::IfName;
 use crate::port::attach::Host;
-use crate::state::Store;
+use crate::state::{self, Store};
 
 /// How long a living daemon may take to end.
 const END_WITHIN: Duration = Duration::from_secs(30);
@@ -28,6 +28,8 @@ pub fn down(name: &IfName, socket: &Path, state_dir: &Path) -> Result<()> {
         }
         None => false,
     };
+    // Nobody starts one while this one is taken away.
+    let _lock = lock::take(name)?;
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
     let cleared = runtime.block_on(clear(name, state_dir))?;
     match std::fs::remove_file(socket) {
@@ -77,7 +79,9 @@ async fn clear(name: &IfName, state_dir: &Path) -> Result<bool> {
     let store = Store::new(state_dir);
     let mut saved = store.load()?;
     let pins = pins(name);
-    let ports = saved.as_ref().map_or(&[][..], |saved| &saved.ports);
+    // After a reboot nothing of it is left, and its interface indices are other netdevs'.
+    let same_boot = state::boot_id()?;
+    let ports = saved.as_ref().filter(|saved| saved.boot_id == same_boot).map_or(&[][..], |saved| &saved.ports);
     let found = pins.exists() || !ports.is_empty() || host.look(name).await?.is_some_and(|tap| tap.tun.is_some());
     clear_away(&host, &pins, ports).await?;
     host.remove_punt_tap(name).await?;

@@ -2,6 +2,7 @@
 
 use std::fs::{self, File, OpenOptions};
 use std::io::{Read, Write};
+use std::os::unix::fs::MetadataExt;
 use std::path::PathBuf;
 
 use anyhow::{Context, Result, bail};
@@ -43,6 +44,10 @@ pub(super) fn take(name: &IfName) -> Result<Lock> {
             "a daemon of the instance '{name}' is running already (process {}); stop it, or choose another --name",
             pid.trim()
         );
+    }
+    // A daemon that ended just now has removed the file: then this lock is nobody's business.
+    if fs::metadata(&path).map(|now| now.ino()).ok() != Some(file.metadata()?.ino()) {
+        bail!("a daemon of the instance '{name}' is just ending; start this one again");
     }
     file.set_len(0)?;
     file.write_all(format!("{}\n", std::process::id()).as_bytes())?;

@@ -178,6 +178,21 @@ impl Host {
         Ok(restore.run(&self.netlink).await?)
     }
 
+    /// Sets a netdev down that was made for the port, or was down when it was found. One that is gone is no error.
+    pub async fn lower(&self, restore: &Restore) -> Result<(), AttachError> {
+        let ours = match &restore.undo {
+            Undo::Delete => true,
+            Undo::PutBack(found) => found.down,
+        };
+        match restore.netdev(&self.netlink).await? {
+            Some(facts) if ours && facts.up => {
+                let down = change(facts.ifindex).down();
+                Ok(self.netlink.set(&format!("setting '{}' down", restore.ifname), down).await?)
+            }
+            _ => Ok(()),
+        }
+    }
+
     /// As [`Self::release`], but a tap that a VMM holds open stays: its guest would lose its network for good, where it
     /// can be attached again once there is a switch.
     pub async fn leave(&self, restore: &Restore) -> Result<(), AttachError> {

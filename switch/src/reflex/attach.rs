@@ -236,13 +236,14 @@ fn attach_clsact(
     }
     let made = netlink::add_clsact(netdev.ifindex).map_err(ReflexError::attach(netdev.ifname))?;
     let program_fd = program.fd().map_err(ReflexError::attach(netdev.ifname))?.as_fd();
-    let replaced =
-        netlink::set_filter(netdev.ifindex, place, program_fd).map_err(ReflexError::attach(netdev.ifname))?;
+    // The note first: one without a filter is harmless, a filter without a note would never be taken off.
     let known = dirs.filters()?.iter().any(|note| note.place == place);
     if !known {
         let note = dirs.filters.join(FilterNote::name(netdev.ifindex, place, made));
         fs::create_dir(&note).map_err(ReflexError::pin(&note))?;
     }
+    let replaced =
+        netlink::set_filter(netdev.ifindex, place, program_fd).map_err(ReflexError::attach(netdev.ifname))?;
     Ok(if replaced { Attachment::Adopted } else { Attachment::Attached })
 }
 

@@ -8,6 +8,7 @@ use std::os::fd::{AsFd, AsRawFd, BorrowedFd, FromRawFd, OwnedFd, RawFd};
 use std::os::unix::ffi::OsStrExt;
 use std::path::Path;
 use std::ptr::NonNull;
+use std::time::Duration;
 
 use aya::Pod;
 use rustix::mm::{MapFlags, ProtFlags};
@@ -151,11 +152,23 @@ fn raw(fd: BorrowedFd<'_>) -> u32 {
     fd.as_raw_fd().cast_unsigned()
 }
 
-/// Waits until every program that may have read a map before this call has ended.
+/// Longer than any program of ours runs, by orders of magnitude.
+const PROGRAM_RUN_MAX: Duration = Duration::from_millis(50);
+
+/// Waits until every program that may have read a map before this call has ended. A kernel with isolated processors
+/// (`nohz_full`) refuses the barrier with EINVAL (kernel/sched/membarrier.c); there a pause has to do.
 pub(super) fn membarrier() -> io::Result<()> {
     // SAFETY: the command has no pointers.
     let result = unsafe { libc::syscall(libc::SYS_membarrier, MEMBARRIER_CMD_GLOBAL, 0, 0) };
-    if result < 0 { Err(io::Error::last_os_error()) } else { Ok(()) }
+    if result >= 0 {
+        return Ok(());
+    }
+    let error = io::Error::last_os_error();
+    if error.raw_os_error() != Some(libc::EINVAL) {
+        return Err(error);
+    }
+    std::thread::sleep(PROGRAM_RUN_MAX);
+    Ok(())
 }
 
 /// The map `BRAIN` as memory: what the brain adds there is in the map at once, and stays when the brain dies.
