@@ -186,10 +186,17 @@ fn is_hostile(frame: &[u8], attack: &str) -> bool {
 }
 
 fn stopped_or_counted(stage: &Stage, (attack, frames, fate): (&str, u64, Fate)) -> Result<()> {
-    let before = stage.daemon.cli().port("m4")?;
+    let cli = stage.daemon.cli();
+    let too_big = cli.drops("victim", "too_big")?;
+    let before = cli.port("m4")?;
     let (report, at_victim, at_bystanders) = stage.suffer(attack, frames)?;
-    let after = stage.daemon.cli().port("m4")?;
+    let after = cli.port("m4")?;
+    let too_big = cli.drops("victim", "too_big")? - too_big;
     let booked = |reason| {
+        // What does not fit is booked where it does not fit.
+        if reason == "too_big" {
+            return too_big;
+        }
         let of = |port: &weft_tests::cli::Port| port.drops.get(reason).copied().unwrap_or(0);
         of(&after) - of(&before)
     };

@@ -125,7 +125,7 @@ fn runt(number: u32, frame: &mut Frame) -> usize {
         return number as usize % 14;
     }
     frame[12..20].copy_from_slice(&[0x88, 0xa8, 0, 5, 0x81, 0, 0, 6]);
-    19
+    20
 }
 
 /// `flags` and kind of segmentation, length of the headers, size of a segment, where the checksum begins: all of the
