@@ -155,7 +155,7 @@ impl Stage {
     }
 
     /// Runs an attack while the bystanders talk; the report, and what reached the victim and the bystanders.
-    fn suffer(&self, attack: &str, frames: u64) -> Result<(Report, Vec<Vec<u8>>, Vec<Vec<u8>>)> {
+    fn suffer(&self, attack: &str, frames: u64) -> Result<Suffered> {
         let victim = frames::station(VICTIM);
         let line =
             format!("--guest hostile --attack {attack} --count {frames} --peer 198.18.0.3 --victim-mac {victim}");
@@ -175,6 +175,9 @@ impl Stage {
         Ok((report, at_victim, at_bystanders))
     }
 }
+
+/// The report of an attack, and those of its frames that reached the victim and the bystanders.
+type Suffered = (Report, Vec<Vec<u8>>, Vec<Vec<u8>>);
 
 /// Whether a frame is one of the attack's.
 fn is_hostile(frame: &[u8], attack: &str) -> bool {

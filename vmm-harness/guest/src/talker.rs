@@ -1,7 +1,7 @@
 //! The talker: sends numbered datagrams to a peer's echo service and reports what came back.
 //!
 //! At most [`WINDOW`] datagrams are under way. When nothing comes back for [`PATIENCE_MS`], those are given up and the next
-//! ones sent; after [`SILENCES`] such silences in a row the talker gives up altogether.
+//! ones sent (a late one still counts); after [`SILENCES`] such silences in a row the talker gives up altogether.
 
 use guest_abi::GuestConfig;
 
@@ -76,7 +76,7 @@ pub fn run(config: &GuestConfig) -> Exit {
     };
     let mut report = Report::default();
     let mut silences = 0;
-    while silences < SILENCES && (report.sent < config.count || report.under_way() > 0) {
+    while silences < SILENCES && report.returned < config.count {
         while report.sent < config.count && report.under_way() < WINDOW {
             let number = u64::from(report.sent);
             if !net.send_new(|_, frame| datagram(config, peer, number, frame)) {
