@@ -1,24 +1,15 @@
-//! One number for all sources of the kernel half. Used by `switch/build.rs`, which refuses an object that is older than its
-//! sources, and by `cargo xtask ebpf`, which writes it beside the object.
+//! One number for all sources of a prebuilt object: the kernel half's, or the micro guest's. Used by the build scripts that
+//! refuse an object that is older than its sources, and by `cargo xtask`, which writes it beside the object.
 
 use std::io;
 use std::path::{Path, PathBuf};
 
 use sha2::{Digest, Sha256};
 
-/// What the object is made of, relative to the repository's root.
-const PLACES: [&str; 5] = [
-    "switch-ebpf/Cargo.toml",
-    "switch-ebpf/Cargo.lock",
-    "switch-ebpf/src",
-    "switch-common/Cargo.toml",
-    "switch-common/src",
-];
-
 /// The files, sorted.
-pub(crate) fn sources(root: &Path) -> io::Result<Vec<PathBuf>> {
+pub(crate) fn sources(root: &Path, places: &[&str]) -> io::Result<Vec<PathBuf>> {
     let mut files = Vec::new();
-    let mut left: Vec<PathBuf> = PLACES.iter().map(|place| root.join(place)).collect();
+    let mut left: Vec<PathBuf> = places.iter().map(|place| root.join(place)).collect();
     while let Some(path) = left.pop() {
         if path.is_dir() {
             for entry in std::fs::read_dir(&path)? {
@@ -33,9 +24,9 @@ pub(crate) fn sources(root: &Path) -> io::Result<Vec<PathBuf>> {
 }
 
 /// SHA-256 over the names, lengths and contents of all sources, in hexadecimal.
-pub(crate) fn source_hash(root: &Path) -> io::Result<String> {
+pub(crate) fn source_hash(root: &Path, places: &[&str]) -> io::Result<String> {
     let mut hash = Sha256::new();
-    for path in sources(root)? {
+    for path in sources(root, places)? {
         let text = std::fs::read(&path)?;
         let name = path.strip_prefix(root).unwrap_or(&path).to_string_lossy().into_owned();
         hash.update(format!("{name}\n{}\n", text.len()));

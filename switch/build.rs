@@ -4,6 +4,8 @@ use std::error::Error;
 use std::path::{Path, PathBuf};
 use std::{env, fs};
 
+#[path = "../switch-ebpf/places.rs"]
+mod places;
 #[path = "../switch-ebpf/source_hash.rs"]
 mod source_hash;
 
@@ -17,7 +19,7 @@ fn main() -> Result<(), Box<dyn Error>> {
         fs::copy(&object, &out)?;
         return Ok(());
     }
-    for source in source_hash::sources(&root)? {
+    for source in source_hash::sources(&root, places::PLACES)? {
         tell(&format!("cargo::rerun-if-changed={}", source.display()));
     }
     let prebuilt = root.join("switch-ebpf/prebuilt");
@@ -31,7 +33,7 @@ fn main() -> Result<(), Box<dyn Error>> {
             "switch-ebpf/prebuilt/weft.bpf.o is not the object of its PROVENANCE.toml; run `cargo xtask ebpf`".into()
         );
     }
-    if field(&provenance, "sources_sha256") != Some(&source_hash::source_hash(&root)?) {
+    if field(&provenance, "sources_sha256") != Some(&source_hash::source_hash(&root, places::PLACES)?) {
         return Err("the kernel half's sources (switch-ebpf, switch-common) have changed since switch-ebpf/prebuilt/weft.bpf.o was built; run `cargo xtask ebpf`".into());
     }
     fs::write(out, object)?;

@@ -154,11 +154,16 @@ impl Cli {
 
 /// The binary under test: `WEFT_BIN`, or the one cargo built beside this test.
 fn binary() -> Result<PathBuf> {
-    if let Some(path) = std::env::var_os("WEFT_BIN") {
-        return Ok(PathBuf::from(path));
+    match std::env::var_os("WEFT_BIN") {
+        Some(path) => Ok(PathBuf::from(path)),
+        None => built("weft").context("`cargo build -p weft` first, or set WEFT_BIN"),
     }
+}
+
+/// A binary that cargo built beside this test.
+pub(crate) fn built(name: &str) -> Result<PathBuf> {
     // …/target/debug/deps/it-0123 → …/target/debug/weft
     let own = std::env::current_exe()?;
-    let beside = own.ancestors().skip(1).map(|folder| folder.join("weft")).find(|file| file.is_file());
-    beside.context("no weft binary beside this test: `cargo build -p weft` first, or set WEFT_BIN")
+    let beside = own.ancestors().skip(1).map(|folder| folder.join(name)).find(|file| file.is_file());
+    beside.with_context(|| format!("no {name} binary beside this test"))
 }

@@ -1,5 +1,5 @@
 //! What a test needs of the machine. A test that lacks it says so and counts as skipped; `WEFT_TESTS_REQUIRE` (a list as
-//! `root,bpf,qemu,pcaps`) turns that skip into a failure.
+//! `root,bpf,kvm,qemu,pcaps`) turns that skip into a failure.
 
 use std::env;
 use std::fmt;
@@ -14,6 +14,8 @@ pub enum Need {
     Root,
     /// The right to load programs, and a kernel that knows them.
     Bpf,
+    /// The right to run virtual machines.
+    Kvm,
     /// QEMU for x86-64, a guest kernel from apt, busybox and cpio.
     Qemu,
     /// A folder of pcap files in `WEFT_PCAPS`.
@@ -26,6 +28,7 @@ impl Need {
         match self {
             Self::Root => "root",
             Self::Bpf => "bpf",
+            Self::Kvm => "kvm",
             Self::Qemu => "qemu",
             Self::Pcaps => "pcaps",
         }
@@ -41,6 +44,10 @@ impl Need {
                 }
                 let known = fs::read_to_string("/proc/filesystems").unwrap_or_default();
                 (!known.contains("\tbpf\n")).then(|| "this kernel knows no bpf file system".to_owned())
+            }
+            Self::Kvm => {
+                let opened = fs::File::options().read(true).write(true).open("/dev/kvm");
+                opened.err().map(|error| format!("/dev/kvm: {error}"))
             }
             Self::Qemu => ["qemu-system-x86_64", "busybox", "cpio", "dpkg-deb", "apt-get"]
                 .into_iter()

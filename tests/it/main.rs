@@ -32,6 +32,7 @@ mod harness_itself;
 mod lifecycle;
 mod links;
 mod memory;
+mod micro_guests;
 mod reasons;
 mod replay;
 mod scenarios;

@@ -19,6 +19,8 @@ use crate::ring::{Chain, Direction, Memory, Ring};
 
 const RECEIVE: u16 = 0;
 const TRANSMIT: u16 = 1;
+/// What a guest is told of a frame that the kernel refused.
+const EINVAL: u32 = libc::EINVAL.unsigned_abs();
 /// Frames moved in one portion.
 const PORTION: usize = 256;
 /// Kicks in a row with nothing new before the guest is ended.
@@ -237,6 +239,8 @@ impl<P: Port> NetDevice<P> {
                 break;
             };
             copy_out(&chain, &self.memory, &mut self.outgoing)?;
+            // A driver ignores the length of what it sent, so a refusal is told there; a hostile guest reports it.
+            let mut refusal = 0;
             match self.port.send(&self.outgoing) {
                 Ok(()) => self.stats.tx_frames += 1,
                 Err(error) if error.kind() == io::ErrorKind::WouldBlock => {
@@ -245,10 +249,13 @@ impl<P: Port> NetDevice<P> {
                     work.awaits_room = true;
                     break;
                 }
-                Err(error) if error.kind() == io::ErrorKind::InvalidInput => self.stats.tx_refused += 1,
+                Err(error) if error.kind() == io::ErrorKind::InvalidInput => {
+                    self.stats.tx_refused += 1;
+                    refusal = EINVAL;
+                }
                 Err(_) => self.stats.tx_failed += 1,
             }
-            ring.publish(&self.memory, &[(chain.head, 0)])?;
+            ring.publish(&self.memory, &[(chain.head, refusal)])?;
         }
         work.interrupt |= ring.wants_interrupt(&self.memory)?;
         Ok(())

@@ -32,3 +32,6 @@ pub use ending::{Ending, Error, Fault};
 pub use guest::Guest;
 pub use guest_abi::Role;
 pub use machine::Console;
+
+/// The image of the micro guest, which `cargo xtask micro` builds.
+pub const MICRO_GUEST: &[u8] = include_bytes!(concat!(env!("OUT_DIR"), "/micro-guest.elf"));

@@ -9,7 +9,7 @@ use std::time::Duration;
 
 use anyhow::{Context, Result, bail};
 use clap::{Args, Parser, Subcommand, ValueEnum};
-use vmm_harness::{Config, Console, Guest, Image, LinuxGuest, MacAddr, MicroGuest, Payload, Role};
+use vmm_harness::{Config, Console, Guest, Image, LinuxGuest, MICRO_GUEST, MacAddr, MicroGuest, Payload, Role};
 
 #[derive(Parser)]
 #[command(version, about = "Boots a guest on a tap")]
@@ -106,7 +106,7 @@ impl Run {
         };
         let payload = match role {
             Some(role) => Payload::Micro(MicroGuest {
-                image: self.kernel.map_or(Image::Bytes(Vec::new()), Image::File),
+                image: self.kernel.map_or_else(|| Image::Bytes(MICRO_GUEST.to_vec()), Image::File),
                 role,
                 ip: self.ip,
                 ip6: self.ip6,

@@ -5,7 +5,7 @@ use std::time::{Duration, Instant};
 
 use anyhow::{Context, Result};
 
-use crate::{ebpf, setup, shell, test, tidy};
+use crate::{ebpf, micro, setup, shell, test, tidy};
 
 /// What each step took, printed when it is over, however it is over.
 #[derive(Default)]
@@ -40,9 +40,11 @@ pub fn run() -> Result<()> {
     times.step("tidy", tidy::run)?;
     times.step("ebpf lint", ebpf::lint)?;
     let object = times.step("ebpf rebuild", ebpf::verify)?;
+    times.step("guest lint", micro::lint)?;
+    let guest = times.step("guest rebuild", micro::verify)?;
     times.step("clippy", clippy)?;
     times.step("documentation", documentation)?;
-    times.step("test", || tests(object))
+    times.step("test", || tests(object, guest))
 }
 
 fn clippy() -> Result<()> {
@@ -56,13 +58,14 @@ fn documentation() -> Result<()> {
 }
 
 /// Every test, none skipped for want of what the machine must offer. `object` is a kernel half that another toolchain
-/// than the committed one's built: its bytes differ, so it has to behave.
-fn tests(object: Option<PathBuf>) -> Result<()> {
+/// than the committed one's built: its bytes differ, so it has to behave. The same goes for `guest`, the micro guest.
+fn tests(object: Option<PathBuf>, guest: Option<PathBuf>) -> Result<()> {
     let mut require = vec!["root", "bpf", "qemu"];
     if std::env::var_os("WEFT_PCAPS").is_some_and(|folder| Path::new(&folder).is_dir()) {
         require.push("pcaps");
     }
     let mut variables = vec![("WEFT_TESTS_REQUIRE", require.join(",").into())];
     variables.extend(object.map(|path| ("WEFT_EBPF_OBJECT", path.into_os_string())));
+    variables.extend(guest.map(|path| ("WEFT_MICRO_GUEST", path.into_os_string())));
     test::run(None, &[], &variables)
 }

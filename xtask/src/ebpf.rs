@@ -13,11 +13,13 @@ use std::{env, fs};
 use anyhow::{Context, Result, bail, ensure};
 use serde::{Deserialize, Serialize};
 
+#[path = "../../switch-ebpf/places.rs"]
+mod places;
 #[path = "../../switch-ebpf/source_hash.rs"]
-mod source_hash;
+pub(crate) mod source_hash;
 
 const TARGET: &str = "bpfel-unknown-none";
-const DEBIAN_RUSTC: &str = "/usr/bin/rustc";
+pub(crate) const DEBIAN_RUSTC: &str = "/usr/bin/rustc";
 const DEBIAN_CORE: &str = "/usr/lib/rustlib/bpfel-unknown-none";
 
 /// Where an object comes from. Field order is the file's.
@@ -111,23 +113,25 @@ fn toolchain() -> Result<Toolchain> {
             envs: vec![("RUSTC", DEBIAN_RUSTC.into()), ("RUSTC_BOOTSTRAP", "aya_ebpf,weft".into())],
         });
     }
-    let sysroot = Command::new("rustc").args(["+nightly", "--print", "sysroot"]).output();
-    let sysroot = sysroot.ok().filter(|out| out.status.success()).and_then(|out| String::from_utf8(out.stdout).ok());
-    if let Some(sysroot) = sysroot {
-        let sysroot = Path::new(sysroot.trim()).to_path_buf();
-        if sysroot.join("lib/rustlib/src/rust/library/core").is_dir() {
-            return Ok(Toolchain {
-                rustc: sysroot.join("bin/rustc").into_os_string(),
-                cargo: vec!["cargo", "+nightly"],
-                cargo_args: vec!["-Zbuild-std=core"],
-                envs: vec![],
-            });
-        }
+    if let Some(sysroot) = nightly() {
+        return Ok(Toolchain {
+            rustc: sysroot.join("bin/rustc").into_os_string(),
+            cargo: vec!["cargo", "+nightly"],
+            cargo_args: vec!["-Zbuild-std=core"],
+            envs: vec![],
+        });
     }
     bail!(
         "no toolchain for {TARGET}: install Debian's rustc-web and libstd-rust-web-dev-bpf (`cargo xtask setup`), \
          or `rustup toolchain install nightly --component rust-src`"
     )
+}
+
+/// The folder of a rustup nightly that has core's sources.
+pub(crate) fn nightly() -> Option<PathBuf> {
+    let sysroot = output(Command::new("rustc").args(["+nightly", "--print", "sysroot"])).ok()?;
+    let sysroot = PathBuf::from(sysroot.trim());
+    sysroot.join("lib/rustlib/src/rust/library/core").is_dir().then_some(sysroot)
 }
 
 /// Compiles, links and strips; answers with the object and where it comes from.
@@ -166,7 +170,7 @@ fn compile() -> Result<(Vec<u8>, Provenance)> {
     let object = fs::read(&stripped)?;
     let provenance = Provenance {
         object_sha256: source_hash::sha256(&object),
-        sources_sha256: source_hash::source_hash(&root)?,
+        sources_sha256: source_hash::source_hash(&root, places::PLACES)?,
         rustc: version.lines().next().unwrap_or_default().to_owned(),
         llvm,
         bpf_linker: linker.trim().to_owned(),
@@ -189,20 +193,26 @@ fn anonymous_symbols(object: &Path, path: &OsString) -> Result<Vec<String>> {
 
 /// BTF for maps and programs, 64-bit atomics, no trace of this machine's folders.
 fn rustflags(root: &Path) -> Result<OsString> {
-    let cargo_home = env::var_os("CARGO_HOME")
-        .map(PathBuf::from)
-        .or_else(|| env::var_os("HOME").map(|home| Path::new(&home).join(".cargo")))
-        .context("neither CARGO_HOME nor HOME is set")?;
     let flags = [
         "-Clinker=bpf-linker".to_owned(),
         "-Clink-arg=--btf".to_owned(),
         "-Cdebuginfo=2".to_owned(),
         "-Ctarget-cpu=v3".to_owned(),
         "--cfg=bpf_target_arch=\"x86_64\"".to_owned(),
-        format!("--remap-path-prefix={}=/weft", root.display()),
-        format!("--remap-path-prefix={}=/cargo", cargo_home.display()),
     ];
+    let flags = flags.into_iter().chain(remapped(root)?).collect::<Vec<_>>();
     Ok(flags.join("\u{1f}").into())
+}
+
+/// Flags that keep this machine's folders out of what is built.
+pub(crate) fn remapped(root: &Path) -> Result<[String; 2]> {
+    let cargo_home = env::var_os("CARGO_HOME")
+        .map(PathBuf::from)
+        .or_else(|| env::var_os("HOME").map(|home| Path::new(&home).join(".cargo")))
+        .context("neither CARGO_HOME nor HOME is set")?;
+    let [root, cargo_home] = [(root, "/weft"), (cargo_home.as_path(), "/cargo")]
+        .map(|(folder, name)| format!("--remap-path-prefix={}={name}", folder.display()));
+    Ok([root, cargo_home])
 }
 
 /// PATH with the LLVM that matches rustc's in front, and cargo's own programs.
@@ -214,7 +224,7 @@ fn search_path(llvm_major: &str) -> Result<OsString> {
     Ok(env::join_paths(places)?)
 }
 
-fn root() -> PathBuf {
+pub(crate) fn root() -> PathBuf {
     Path::new(env!("CARGO_MANIFEST_DIR")).parent().map(Path::to_path_buf).unwrap_or_default()
 }
 
@@ -222,13 +232,13 @@ fn target_dir() -> PathBuf {
     env::var_os("CARGO_TARGET_DIR").map_or_else(|| root().join("target"), PathBuf::from).join("ebpf")
 }
 
-fn output(command: &mut Command) -> Result<String> {
+pub(crate) fn output(command: &mut Command) -> Result<String> {
     let out = command.output().with_context(|| format!("{command:?}"))?;
     ensure!(out.status.success(), "{command:?}: {}", String::from_utf8_lossy(&out.stderr));
     Ok(String::from_utf8(out.stdout)?)
 }
 
-fn run(command: &mut Command) -> Result<()> {
+pub(crate) fn run(command: &mut Command) -> Result<()> {
     let status = command.status().with_context(|| format!("{command:?}"))?;
     ensure!(status.success(), "{command:?}: {status}");
     Ok(())

@@ -10,6 +10,7 @@ mod demo;
 mod dist;
 mod ebpf;
 mod guest;
+mod micro;
 mod setup;
 mod shell;
 mod test;
@@ -32,7 +33,7 @@ struct Cli {
 enum Task {
     /// Install what the other commands need, or list what is missing and how to get it.
     Setup {
-        /// Also what builds the kernel half from source (a second rustc, LLVM, bpf-linker).
+        /// Also what builds the kernel half and the micro guest from source (a second rustc, LLVM, bpf-linker).
         #[arg(long)]
         ebpf: bool,
     },
@@ -60,6 +61,15 @@ enum Task {
     Ci,
     /// Build the kernel half from source into `switch-ebpf/prebuilt/`.
     Ebpf {
+        /// Only compare with what is committed.
+        #[arg(long)]
+        check: bool,
+        /// Only lint the sources.
+        #[arg(long, conflicts_with = "check")]
+        lint: bool,
+    },
+    /// Build the micro guest from source into `vmm-harness/prebuilt/`.
+    Micro {
         /// Only compare with what is committed.
         #[arg(long)]
         check: bool,
@@ -97,6 +107,10 @@ fn dispatch(task: Task) -> anyhow::Result<()> {
         Task::Ebpf { check, lint } => {
             setup::run(true)?;
             if lint { ebpf::lint() } else { ebpf::build(check) }
+        }
+        Task::Micro { check, lint } => {
+            setup::run(true)?;
+            if lint { micro::lint() } else { micro::build(check) }
         }
         Task::Guest => {
             setup::run(false)?;

@@ -35,10 +35,11 @@ const RUN: &[Need] = &[
     need("cpio", "cpio", "packs the guest's initramfs"),
 ];
 
-/// What building the kernel half from source needs.
+/// What building the kernel half and the micro guest from source needs.
 const EBPF: &[Need] = &[
     need("rustc-web", "/usr/bin/rustc", "a rustc whose LLVM is the one that bpf-linker uses"),
     need("libstd-rust-web-dev-bpf", "/usr/lib/rustlib/bpfel-unknown-none", "`core` for the eBPF target"),
+    need("rust-web-src", "/usr/lib/rustlib/src/rust/library/core", "`core` for the micro guest, from its sources"),
     need("llvm-22-dev", "/usr/lib/llvm-22/include", "bpf-linker links against it"),
     need("llvm-22", "/usr/lib/llvm-22/bin/llvm-strip", "takes the DWARF out of the object and leaves the BTF"),
     need("libzstd-dev", "/usr/include/zstd.h", "LLVM links against it"),
