@@ -145,9 +145,9 @@ fn a_pinned_map_of_another_size_is_not_adopted() {
 
 #[test]
 fn a_detached_port_and_a_removed_instance_leave_nothing_behind() {
-    for hook in [Hook::Tcx, Hook::Clsact] {
+    for hook in [Hook::Auto, Hook::Clsact] {
         let Some(lab) = enter("adoption::a_detached_port_and_a_removed_instance_leave_nothing_behind") else { return };
-        if hook == Hook::Tcx {
+        if hook == Hook::Auto {
             lab.wire();
         }
         let before = run(&format!("tc qdisc show dev {}", A.port));
@@ -159,7 +159,7 @@ fn a_detached_port_and_a_removed_instance_leave_nothing_behind() {
         assert_eq!(adopted, Adopted::Fresh);
         attach(&mut reflex);
         assert_eq!(Reflex::foreign_programs(A.port, ifindex(A.port)).unwrap(), []);
-        if hook == Hook::Tcx {
+        if reflex.hook() == Hook::Tcx {
             assert_eq!(programs(A).len(), 1);
         }
         assert!(reflex.detach_port(A.id).unwrap());
@@ -177,7 +177,7 @@ fn a_detached_port_and_a_removed_instance_leave_nothing_behind() {
 
 #[test]
 fn a_netdev_that_was_deleted_and_made_again_is_attached_again() {
-    for hook in [Hook::Tcx, Hook::Clsact] {
+    for hook in [Hook::Auto, Hook::Clsact] {
         let Some(lab) = enter("adoption::a_netdev_that_was_deleted_and_made_again_is_attached_again") else { return };
         run("ip link add pa type veth peer name far");
         let (mut reflex, _) = lab.open(hook);
