@@ -11,12 +11,13 @@ use crate::reflex::{Adopted, Attachment, Hook, Reflex};
 
 const PINGS: u64 = 400;
 
-/// A ping of two seconds.
+/// A ping of two seconds, or as many times longer as this machine takes to load programs.
 struct Ping(Child);
 
 impl Ping {
     fn start(lab: &Lab) -> Self {
-        Self(lab.spawn(A, &format!("ping -q -c {PINGS} -i 0.005 {}", B.address)))
+        let interval = 0.005 * f64::from(super::lab::patience());
+        Self(lab.spawn(A, &format!("ping -q -c {PINGS} -i {interval:.3} {}", B.address)))
     }
 
     /// Waits until it is over: at most so many were lost, none came twice.
