@@ -14,7 +14,7 @@ use rustix::fs::OFlags;
 use rustix::io::FdFlags;
 
 use crate::frames::Request;
-use crate::sys;
+use crate::{sys, wait};
 
 /// Bytes of the virtio-net header on an offloading tap.
 const HEADER_BYTES: usize = 10;
@@ -110,7 +110,7 @@ impl Station {
 
     /// Waits for a frame for which `wanted` holds; gives all that arrived until then, it last.
     pub fn receive_until(&self, deadline: Duration, mut wanted: impl FnMut(&[u8]) -> bool) -> Result<Vec<Vec<u8>>> {
-        let end = Instant::now() + deadline;
+        let end = wait::end_of(deadline);
         let mut frames = Vec::new();
         loop {
             while let Some(frame) = self.receive()? {

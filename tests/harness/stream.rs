@@ -66,7 +66,7 @@ impl<'a> Stream<'a> {
     /// Takes in at least one frame; each must be the next one.
     fn receive(&mut self) -> Result<()> {
         let before = self.arrived;
-        let end = std::time::Instant::now() + wait::SOON;
+        let end = wait::end_of(wait::SOON);
         while self.arrived == before {
             while let Some(frame) = self.to.receive()? {
                 match frames::number_of(&frame) {

@@ -1,5 +1,8 @@
 //! Waiting for a condition with a deadline. The only place where a test pauses.
+//!
+//! `WEFT_TESTS_PATIENCE` multiplies every deadline, for machines that are slow as a whole, such as emulated ones.
 
+use std::sync::LazyLock;
 use std::thread;
 use std::time::{Duration, Instant};
 
@@ -12,12 +15,21 @@ pub const LATER: Duration = Duration::from_mins(3);
 /// Between two looks at a condition that cannot wake us.
 const PAUSE: Duration = Duration::from_millis(2);
 
+/// How many times longer than usual this machine may take.
+static PATIENCE: LazyLock<u32> =
+    LazyLock::new(|| std::env::var("WEFT_TESTS_PATIENCE").ok().and_then(|times| times.parse().ok()).unwrap_or(1));
+
+/// The moment at which a deadline that starts now is over, on this machine.
+pub fn end_of(deadline: Duration) -> Instant {
+    Instant::now() + deadline * *PATIENCE
+}
+
 /// Calls `look` until it answers with a value.
 ///
 /// # Errors
 /// The deadline passed, or `look` failed; `what` says what was waited for.
 pub fn until<T>(what: &str, deadline: Duration, mut look: impl FnMut() -> Result<Option<T>>) -> Result<T> {
-    let end = Instant::now() + deadline;
+    let end = end_of(deadline);
     loop {
         if let Some(value) = look()? {
             return Ok(value);

@@ -10,6 +10,7 @@ mod demo;
 mod dist;
 mod ebpf;
 mod guest;
+mod kernels;
 mod micro;
 mod setup;
 mod shell;
@@ -51,6 +52,10 @@ enum Task {
     },
     /// Run every test, as root: `cargo xtask test [FILTER] [-- ARGS]`.
     Test {
+        /// Run the datapath tests in a virtual machine with Debian's newest kernel of this series instead (6.1, 6.12); may
+        /// be repeated, needs no root.
+        #[arg(long, value_name = "SERIES")]
+        kernel: Vec<String>,
         /// Only tests whose name contains this.
         filter: Option<String>,
         /// What the test binaries are given.
@@ -102,7 +107,8 @@ fn dispatch(task: Task) -> anyhow::Result<()> {
         Task::Setup { ebpf } => setup::run(ebpf),
         Task::Run { args } => demo::daemon(&args),
         Task::Demo { args } => demo::run(&args),
-        Task::Test { filter, args } => test::run(filter.as_deref(), &args, &[]),
+        Task::Test { kernel, filter, args } if kernel.is_empty() => test::run(filter.as_deref(), &args, &[]),
+        Task::Test { kernel, filter, args } => kernels::run(&kernel, filter.as_deref(), &args),
         Task::Ci => ci::run(),
         Task::Ebpf { check, lint } => {
             setup::run(true)?;

@@ -161,9 +161,14 @@ pub(super) fn ifindex(name: &str) -> u32 {
     run(&format!("ip -o link show dev {name}")).split(':').next().unwrap().trim().parse().unwrap()
 }
 
-/// Waits until something holds, ten seconds at most.
+/// How many times longer than usual this machine may take.
+pub(super) fn patience() -> u32 {
+    std::env::var("WEFT_TESTS_PATIENCE").ok().and_then(|times| times.parse().ok()).unwrap_or(1)
+}
+
+/// Waits until something holds, ten seconds at most; `WEFT_TESTS_PATIENCE` multiplies them.
 pub(super) fn wait_for(what: &str, mut holds: impl FnMut() -> bool) {
-    let deadline = Instant::now() + Duration::from_secs(10);
+    let deadline = Instant::now() + Duration::from_secs(10) * patience();
     while !holds() {
         assert!(Instant::now() < deadline, "waited in vain for: {what}");
         std::thread::sleep(Duration::from_millis(2));

@@ -24,7 +24,8 @@ fn the_verifier_takes_both_programs_well_below_its_limit() {
         let Program::SchedClassifier(program) = program else { panic!("{name} is no classifier") };
         let info = program.info().unwrap();
         let verified = info.verified_instruction_count().unwrap();
-        eprintln!("{name}: {verified} instructions verified, {} bytes as machine code", info.size_jitted());
+        let bytes = info.size_jitted();
+        eprintln!("{name}: {verified} instructions verified of {VERIFIED_MAX} allowed, {bytes} bytes as machine code");
         assert!(verified < VERIFIED_MAX);
     }
 }

@@ -1,0 +1,171 @@
+//! `cargo xtask test --kernel 6.1 --kernel 6.12`: the same tests under other kernels than this machine's.
+//!
+//! ```text
+//!   apt ─ package ─► kernel, modules ┐
+//!   cargo ─────────► weft, tests ────┼─ initramfs ─► machine (QEMU, TCG) ─ console ─► results, exit code
+//!   this machine ──► tools, libraries┘
+//! ```
+//!
+//! Nothing is installed and nobody needs to be root: the guest is. It is an emulated machine, an order of magnitude
+//! slower than this one, so the tests wait longer (`WEFT_TESTS_PATIENCE`) and only those run that a kernel can make fail.
+
+mod initramfs;
+mod machine;
+mod package;
+
+use std::collections::BTreeMap;
+use std::ffi::OsString;
+use std::path::PathBuf;
+use std::process::Stdio;
+use std::time::Instant;
+
+use anyhow::{Context, Result, ensure};
+use serde_json::Value;
+
+use crate::workspace::{self, Profile};
+use crate::{setup, shell};
+use initramfs::Program;
+
+/// The tests that a kernel can change: programs attached, frames forwarded by every verdict, books balanced, daemons killed.
+const DATAPATH: &[&str] = &["scenarios::taps_", "bad_frames::", "frames_in_order::", "lifecycle::", "links::"];
+/// What needs QEMU, apt or files that are not in the guest, and what demands a speed.
+const OUTSIDE: &[&str] = &["guests::", "demo::", "replay::", "floods::", "bench::"];
+/// The third way through the same scenarios: on 6.1 it is what `cached` is, on later ones this machine tests it.
+const TWICE: &[&str] = &["clsact::", "taps_clsact"];
+/// What TCX is for, on kernels before 6.6.
+const WITHOUT_TCX: &[&str] = &["tcx"];
+/// The test that says how many instructions the verifier went through.
+const VERIFIER: &str = "the_verifier_takes";
+/// How much longer than usual a test waits.
+const PATIENCE: u32 = 6;
+
+/// Runs the datapath tests, or those whose name contains `filter`, on each series of kernels.
+pub fn run(series: &[String], filter: Option<&str>, args: &[OsString]) -> Result<()> {
+    setup::run(false)?;
+    let weft = workspace::weft(Profile::Debug, [])?;
+    let mut tests = test_binaries()?;
+    let mut take = |name| tests.remove(name).with_context(|| format!("cargo built no test binary {name}"));
+    let programs = [
+        Program { name: "weft", path: weft },
+        Program { name: "it", path: take("it")? },
+        Program { name: "reflex", path: take("weft")? },
+    ];
+    let mut faults = Vec::new();
+    for series in series {
+        let start = Instant::now();
+        let outcome = one(series, &programs, filter, args);
+        eprintln!("kernels: {series}: {:.0} s", start.elapsed().as_secs_f64());
+        if let Err(error) = outcome {
+            faults.push(format!("{series}: {error:#}"));
+        }
+    }
+    ensure!(faults.is_empty(), "{}", faults.join("\n"));
+    Ok(())
+}
+
+fn one(series: &str, programs: &[Program], filter: Option<&str>, args: &[OsString]) -> Result<()> {
+    let kernel = package::fetch(series)?;
+    let initrd = workspace::target().join("kernels").join(series).join("initrd");
+    initramfs::pack(&kernel, programs, &script(series, filter, args)?, &initrd)?;
+    eprintln!("kernels: booting {}", kernel.release);
+    let mut ended = BTreeMap::new();
+    machine::boot(&kernel, &initrd, |line| match line.strip_prefix(machine::ENDED) {
+        Some(end) => {
+            if let Some((name, code)) = end.split_once(' ') {
+                ended.insert(name.to_owned(), code.to_owned());
+            }
+        }
+        None => println(line),
+    })?;
+    ensure!(ended.contains_key("it"), "the guest went down before the tests were over");
+    let failed: Vec<&str> = ended.iter().filter(|(_, code)| *code != "0").map(|(name, _)| name.as_str()).collect();
+    ensure!(failed.is_empty(), "failed: {}", failed.join(", "));
+    Ok(())
+}
+
+#[expect(clippy::print_stdout, reason = "the results are what was asked for")]
+fn println(line: &str) {
+    println!("{line}");
+}
+
+/// What the guest runs once it is up: shell, with every word quoted.
+fn script(series: &str, filter: Option<&str>, args: &[OsString]) -> Result<String> {
+    let mut skip = OUTSIDE.to_vec();
+    if !has_tcx(series) {
+        skip.extend(WITHOUT_TCX);
+    }
+    let skip = skip.into_iter().flat_map(|name| ["--skip", name]);
+    let given = args.iter().map(|arg| arg.to_str().context("an argument is not UTF-8")).collect::<Result<Vec<_>>>()?;
+    let words: Vec<String> = skip.chain(given).map(quote).collect();
+    let words = words.join(" ");
+    let here = quote(&workspace::root().to_string_lossy());
+    let weft = initramfs::inside("weft");
+    let mut script = format!(
+        "export WEFT_BIN={weft} WEFT_TESTS_REQUIRE=root,bpf WEFT_TESTS_PATIENCE={PATIENCE} RUST_BACKTRACE=1\n\
+         cd {here}/tests\nuname -r\n"
+    );
+    let mut part = |name: &str, program: &str, words: &str| {
+        let (program, ended) = (initramfs::inside(program), machine::ENDED);
+        script.push_str(&format!("{program} {words}\necho {ended}{name} $?\n"));
+    };
+    if let Some(filter) = filter.map(quote) {
+        part("reflex", "reflex", &format!("{filter} {words}"));
+        part("it", "it", &format!("{filter} {words}"));
+    } else {
+        // What the verifier had to do is said by a test, so that one is not captured.
+        part("verifier", "reflex", &format!("{VERIFIER} --nocapture"));
+        part("reflex", "reflex", &format!("reflex::tests:: {words} --skip {VERIFIER}"));
+        let twice: String = TWICE.iter().map(|name| format!(" --skip {name}")).collect();
+        part("it", "it", &format!("{} {words}{twice}", DATAPATH.join(" ")));
+    }
+    Ok(script)
+}
+
+/// Whether a series has TCX, which Linux 6.6 brought.
+fn has_tcx(series: &str) -> bool {
+    let mut numbers = series.split('.').map_while(|part| part.parse::<u32>().ok());
+    (numbers.next().unwrap_or(0), numbers.next().unwrap_or(0)) >= (6, 6)
+}
+
+/// A word as a shell takes it literally.
+fn quote(word: &str) -> String {
+    format!("'{}'", word.replace('\'', "'\\''"))
+}
+
+/// Builds the test binaries that go into the guest; by the name of the target.
+fn test_binaries() -> Result<BTreeMap<String, PathBuf>> {
+    let mut command = shell::cargo(["test", "--locked", "--no-run", "--message-format=json-render-diagnostics"]);
+    command.args(["--package", "weft", "--lib", "--package", "weft-tests", "--test", "it"]);
+    command.stderr(Stdio::inherit());
+    let printed = shell::output(&mut command)?;
+    let mut found = BTreeMap::new();
+    for line in printed.lines() {
+        let artifact: Value = serde_json::from_str(line)?;
+        let name = artifact.pointer("/target/name").and_then(Value::as_str);
+        let path = artifact.get("executable").and_then(Value::as_str);
+        let is_test = artifact.pointer("/profile/test").and_then(Value::as_bool) == Some(true);
+        if let (Some(name), Some(path), true) = (name, path, is_test) {
+            found.insert(name.to_owned(), PathBuf::from(path));
+        }
+    }
+    Ok(found)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::{has_tcx, quote};
+
+    #[test]
+    fn tcx_came_with_linux_6_6() {
+        for (series, has) in
+            [("6.1", false), ("6.5", false), ("6.6", true), ("6.12", true), ("7.0", true), ("5.15", false)]
+        {
+            assert_eq!(has_tcx(series), has, "{series}");
+        }
+    }
+
+    #[test]
+    fn a_quoted_word_is_one_word() {
+        assert_eq!(quote("it's $HOME"), "'it'\\''s $HOME'");
+    }
+}
