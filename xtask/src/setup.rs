@@ -33,6 +33,8 @@ const RUN: &[Need] = &[
     need("ethtool", "ethtool", "offloads of the netdevs under test"),
     need("qemu-system-x86", "qemu-system-x86_64", "Linux guests on taps"),
     need("cpio", "cpio", "packs the guest's initramfs"),
+    need("xz-utils", "xz", "unpacks the modules of the kernels that `test --kernel` boots"),
+    need("binutils", "strip", "takes the debug information out of what is packed for them"),
 ];
 
 /// What building the kernel half and the micro guest from source needs.

@@ -100,13 +100,13 @@ fn script(series: &str, filter: Option<&str>, args: &[OsString]) -> Result<Strin
     let words = words.join(" ");
     let here = quote(&workspace::root().to_string_lossy());
     let weft = initramfs::inside("weft");
-    let mut script = format!(
+    let mut script = vec![format!(
         "export WEFT_BIN={weft} WEFT_TESTS_REQUIRE=root,bpf WEFT_TESTS_PATIENCE={PATIENCE} RUST_BACKTRACE=1\n\
-         cd {here}/tests\nuname -r\n"
-    );
+         cd {here}/tests\nuname -r"
+    )];
     let mut part = |name: &str, program: &str, words: &str| {
         let (program, ended) = (initramfs::inside(program), machine::ENDED);
-        script.push_str(&format!("{program} {words}\necho {ended}{name} $?\n"));
+        script.push(format!("{program} {words}\necho {ended}{name} $?"));
     };
     if let Some(filter) = filter.map(quote) {
         part("reflex", "reflex", &format!("{filter} {words}"));
@@ -115,10 +115,9 @@ fn script(series: &str, filter: Option<&str>, args: &[OsString]) -> Result<Strin
         // What the verifier had to do is said by a test, so that one is not captured.
         part("verifier", "reflex", &format!("{VERIFIER} --nocapture"));
         part("reflex", "reflex", &format!("reflex::tests:: {words} --skip {VERIFIER}"));
-        let twice: String = TWICE.iter().map(|name| format!(" --skip {name}")).collect();
-        part("it", "it", &format!("{} {words}{twice}", DATAPATH.join(" ")));
+        part("it", "it", &format!("{} {words} --skip {}", DATAPATH.join(" "), TWICE.join(" --skip ")));
     }
-    Ok(script)
+    Ok(script.join("\n"))
 }
 
 /// Whether a series has TCX, which Linux 6.6 brought.

@@ -50,15 +50,14 @@ fn open(root: &Path) -> Result<Kernel> {
 
 fn download(series: &str, folder: &Path) -> Result<()> {
     let mut options = Vec::new();
-    let package = match newest(series, &options)? {
-        Some(package) => package,
-        None => {
-            options = own_apt(&workspace::target().join("kernels/apt"))?;
-            newest(series, &options)?.with_context(|| {
-                format!("neither this machine's apt sources nor Debian bookworm offer a cloud kernel {series}")
-            })?
-        }
-    };
+    let mut package = newest(series, &options)?;
+    if package.is_none() {
+        options = own_apt(&workspace::target().join("kernels/apt"))?;
+        package = newest(series, &options)?;
+    }
+    let package = package.with_context(|| {
+        format!("neither this machine's apt sources nor Debian bookworm's offer a cloud kernel {series}")
+    })?;
     eprintln!("kernels: fetching {package}");
     let fetching = folder.join("fetching");
     fs::create_dir_all(&fetching)?;
