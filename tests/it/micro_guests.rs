@@ -47,11 +47,14 @@ fn a_micro_guest_answers_a_container() {
         let container = Container::new(&daemon, 1)?;
         micro::port(&daemon, 2, &format!("--mac {}", frames::station(2)))?;
         let echo = Micro::echo(&daemon, 2)?;
+        // What was flooded before the guest held its tap is not this test's business.
+        let drops = daemon.cli().port("m2")?.drops;
         for address in ["198.18.0.2", "2001:db8::2"] {
             let said = container.namespace().run(&format!("ping -n -q -c 400 -i 0.002 -W 10 {address}"))?;
             ensure!(said.contains(" 400 received"), "{said}");
         }
-        ensure!(daemon.cli().port("m2")?.drops.is_empty(), "{:?}", daemon.cli().port("m2")?);
+        let port = daemon.cli().port("m2")?;
+        ensure!(port.drops == drops, "{drops:?} became {port:?}");
         echo.kill()?;
         drop(container);
         daemon.stop(arena)
