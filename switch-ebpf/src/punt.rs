@@ -51,9 +51,13 @@ pub(crate) fn punt(skb: Skb, id: u32, to_group: bool, bytes: u32) -> i32 {
     }
     // SAFETY: the field of an element of a map, found by a lookup.
     add_shared(unsafe { &raw mut (*buckets).punted }, 1);
-    // SAFETY: as above.
-    let of_epoch = unsafe { if odd { &raw mut (*buckets).punted_odd } else { &raw mut (*buckets).punted_even } };
-    add_shared(of_epoch, 1);
+    if odd {
+        // SAFETY: as above.
+        add_shared(unsafe { &raw mut (*buckets).punted_odd }, 1);
+    } else {
+        // SAFETY: as above.
+        add_shared(unsafe { &raw mut (*buckets).punted_even }, 1);
+    }
     add_shared(punts, 1);
     // SAFETY: a helper without pointers.
     unsafe { bpf_redirect(settings.punt_ifindex, 0) as i32 }

@@ -9,7 +9,8 @@
 //! attached.
 //!
 //! Order for a new daemon on an old instance: `open`; [`Reflex::set_settings`] without `SETTING_PUNT`; [`Reflex::grace`];
-//! [`Reflex::book_unobserved`]; open the punt tap; attach; set `SETTING_PUNT`. For a port that goes: `clear_port`, `grace`,
+//! [`Reflex::book_unobserved`]; open the punt tap; attach; set `SETTING_PUNT`. For an epoch: `set_settings` with the other one,
+//! `grace`, all that arrived of it settled, [`Reflex::book_epoch`]. For a port that goes: `clear_port`, `grace`,
 //! `detach_port`, `unlink`. For a port that comes: `reset_counters`, `set_port`, `link`, `attach_port`.
 
 mod attach;
