@@ -163,6 +163,15 @@ fn only_allowed_sources_may_speak() {
 }
 
 #[test]
+fn a_station_that_may_no_longer_speak_does_not_attract_frames_either() {
+    let mut tables = switch(3);
+    send(&mut tables, 1, EVE, BOB);
+    assert_eq!(leaves_by(&mut tables, 2, ANN, EVE), [1]);
+    change(&mut tables, 1, |view| view.macs = vec![BOB]);
+    assert_eq!(leaves_by(&mut tables, 2, ANN, EVE), [1, 3], "it is unknown again");
+}
+
+#[test]
 fn a_frame_for_a_station_behind_its_own_port_is_not_sent_back() {
     let mut tables = switch(3);
     send(&mut tables, 1, BOB, ANN);

@@ -35,7 +35,10 @@ impl Twin {
 
     fn set_port(&mut self, view: PortView, now: Nanos) -> Vec<Station> {
         let limit = if view.role == Role::Uplink { None } else { view.station_limit };
-        let gone = limit.map_or_else(Vec::new, |limit| self.fdb.trim(view.id, limit));
+        let mut gone = limit.map_or_else(Vec::new, |limit| self.fdb.trim(view.id, limit));
+        if self.view(view.id).is_some_and(|old| old.macs != view.macs) {
+            gone.extend(self.fdb.flush(Some(view.id), true));
+        }
         let mut tokens = [full(&view, now); 2];
         if let Some(at) = self.ports.iter().position(|(old, _)| old.id == view.id) {
             let (old, left) = self.ports.remove(at);
@@ -195,7 +198,7 @@ fn frame(step: &Step, tables: &mut Tables, twin: &mut Twin, now: Nanos) -> Resul
 fn take(step: Step, tables: &mut Tables, twin: &mut Twin, now: Nanos) -> Result<(), TestCaseError> {
     match step {
         Step::Frame { .. } => frame(&step, tables, twin, now)?,
-        Step::SetPort(view) => prop_assert_eq!(sorted(tables.set_port(view.clone())), twin.set_port(view, now)),
+        Step::SetPort(view) => prop_assert_eq!(sorted(tables.set_port(view.clone())), sorted(twin.set_port(view, now))),
         Step::RemovePort(id) => prop_assert_eq!(sorted(tables.remove_port(id)), twin.remove_port(id)),
         Step::Age => {
             let mut idle = Vec::new();
