@@ -37,7 +37,7 @@ use crate::dataplane::commands::Command;
 use crate::dataplane::thread::Commands;
 use crate::reflex::Reflex;
 
-/// How often [`look`] is to be called.
+/// How often [`super::Handle::look_for_lost`] is to be called.
 pub const LOOK_EVERY: Duration = Duration::from_secs(1);
 
 /// What is remembered from one look to the next.

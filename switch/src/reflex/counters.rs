@@ -95,8 +95,9 @@ impl Reflex {
         self.maps.punts.get(&0, 0).map_err(ReflexError::map("PUNTS"))
     }
 
-    /// Makes whole what a predecessor was booking when it was killed, and books as `unobserved` what it was handed and never settled, and says how many frames that were. For
-    /// the moment when nothing is on its way: punting is off, [`Self::grace`] has passed, the punt tap is not open yet.
+    /// Makes whole what a predecessor was booking when it was killed, books as `unobserved` what it was handed and never
+    /// settled, and says how many frames that were. For the moment when nothing is on its way: punting is off,
+    /// [`Self::grace`] has passed, the punt tap is not open yet.
     ///
     /// # Errors
     /// The kernel's.
