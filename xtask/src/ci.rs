@@ -64,6 +64,9 @@ fn tests(object: Option<PathBuf>, guest: Option<PathBuf>) -> Result<()> {
     if std::env::var_os("WEFT_PCAPS").is_some_and(|folder| Path::new(&folder).is_dir()) {
         require.push("pcaps");
     }
+    if Path::new("/dev/kvm").exists() {
+        require.push("kvm");
+    }
     let mut variables = vec![("WEFT_TESTS_REQUIRE", require.join(",").into())];
     variables.extend(object.map(|path| ("WEFT_EBPF_OBJECT", path.into_os_string())));
     variables.extend(guest.map(|path| ("WEFT_MICRO_GUEST", path.into_os_string())));
