@@ -34,13 +34,25 @@ pub struct Station {
     tap: Tap,
 }
 
+/// Opens a tap. One that was closed a moment ago is busy still while a child that was forked before that has not come to its
+/// `exec`.
+fn when_let_go<T>(netdev: &str, mut open: impl FnMut() -> io::Result<T>) -> Result<T> {
+    wait::until(&format!("the tap {netdev} is let go"), wait::SOON, || match open() {
+        Ok(tap) => Ok(Some(tap)),
+        Err(error) if error.raw_os_error() == Some(libc::EBUSY) => Ok(None),
+        Err(error) => Err(error).with_context(|| netdev.to_owned()),
+    })
+}
+
 impl Station {
     /// Holds a plain tap, made now unless it exists.
     pub fn plain(netdev: &str) -> Result<Self> {
-        let alone = crate::command::no_children();
-        let tap = tun_tap::Iface::without_packet_info(netdev, tun_tap::Mode::Tap).with_context(|| netdev.to_owned())?;
-        rustix::io::fcntl_setfd(sys::borrow(tap.as_raw_fd(), &tap), FdFlags::CLOEXEC)?;
-        drop(alone);
+        let tap = when_let_go(netdev, || {
+            let _alone = crate::command::no_children();
+            let tap = tun_tap::Iface::without_packet_info(netdev, tun_tap::Mode::Tap)?;
+            rustix::io::fcntl_setfd(sys::borrow(tap.as_raw_fd(), &tap), FdFlags::CLOEXEC)?;
+            Ok(tap)
+        })?;
         rustix::fs::fcntl_setfl(sys::borrow(tap.as_raw_fd(), &tap), OFlags::RDWR | OFlags::NONBLOCK)?;
         ensure!(tap.name() == netdev, "asked for {netdev}, got {}", tap.name());
         Ok(Self { netdev: netdev.to_owned(), tap: Tap::Plain(tap) })
@@ -48,7 +60,7 @@ impl Station {
 
     /// Holds a tap as a VMM does, with offloads; made now unless it exists.
     pub fn offloading(netdev: &str) -> Result<Self> {
-        let tap = sys::open_offloading_tap(netdev).with_context(|| netdev.to_owned())?;
+        let tap = when_let_go(netdev, || sys::open_offloading_tap(netdev))?;
         Ok(Self { netdev: netdev.to_owned(), tap: Tap::Offloading(tap) })
     }
 
