@@ -10,6 +10,7 @@ pub mod control;
 pub mod daemon;
 pub mod dataplane;
 pub mod fdb;
+pub mod flow;
 pub mod forwarding;
 pub mod frame;
 pub mod ledger;

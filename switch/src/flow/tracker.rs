@@ -1,0 +1,395 @@
+//! The tracker: every entry of the kernel's that is known, and the conversation that it counts for.
+//!
+//! **Pairing.** A new entry belongs to the conversation that expects it. Each conversation is registered under two keys: its
+//! own, and the one of the answer at the port where the answer is to come in (0 when that is unknown). So an entry is paired
+//! by three look-ups at most, however many conversations share its addresses. A key belongs to the youngest that asked for it.
+//! An entry whose first frame opened a TCP connection begins a new conversation where the direction has been counted before:
+//! the tuple is used again.
+//!
+//! **Entries** are told apart by key and by `first_ns`. One whose sums are smaller than before, or that began at another time,
+//! has been deleted and made anew, so nothing is ever subtracted from something smaller. An entry that is missing from a
+//! sweep is forgotten only once it is dead by rule: should it come again, it is known.
+//!
+//! **Dead by rule.** `switch_common` says when the programs do not touch an entry any more. It is named in [`Sweep::dead`]
+//! when it has been so for [`Limits::grace`], in each sweep until [`Tracker::deleted`] is told.
+//!
+//! **Bounds.** There are never more conversations than entries, for a conversation that has none left has ended. The keys are
+//! hashed with a random seed. A sweep is linear in entries and conversations.
+
+use std::collections::HashMap;
+use std::mem;
+use std::time::Duration;
+
+use jiff::Timestamp;
+use switch_common::PortId;
+use switch_common::flow::{FlowValue, MARK_CLOSED, MARK_OPENED, Route, TCP_FIN, TCP_RST};
+
+use super::conversation::{Conversation, Counters, EndReason, Half, Live, Side};
+use super::key::{FlowKey, RawKey};
+use super::totals::Totals;
+
+const NANOS_PER_SEC: u64 = 1_000_000_000;
+
+/// One entry of the kernel's tables, as it was read.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Entry {
+    /// Its key.
+    pub key: RawKey,
+    /// Its value.
+    pub value: FlowValue,
+}
+
+/// All clocks at one moment, at which the entries were read or shortly after.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Moment {
+    /// The time of day.
+    pub wall: Timestamp,
+    /// `CLOCK_MONOTONIC` in ns.
+    pub ktime_ns: u64,
+    /// The low half of the kernel's jiffies.
+    pub jiffies: u32,
+    /// Jiffies in a second.
+    pub hz: u32,
+}
+
+impl Moment {
+    /// Time of day − `CLOCK_MONOTONIC`.
+    pub(super) fn offset_ns(&self) -> i64 {
+        let offset = self.wall.as_nanosecond() - i128::from(self.ktime_ns);
+        i64::try_from(offset).unwrap_or_default()
+    }
+
+    /// How long ago something was, in jiffies; 0 when it is still to come (it came while we looked).
+    fn age(&self, jiffies: u32) -> u32 {
+        let age = self.jiffies.wrapping_sub(jiffies);
+        if age > u32::MAX / 2 { 0 } else { age }
+    }
+
+    /// `CLOCK_MONOTONIC` at some earlier time in jiffies.
+    pub(super) fn ktime_of(&self, jiffies: u32) -> u64 {
+        let age_ns = u64::from(self.age(jiffies)) * NANOS_PER_SEC / u64::from(self.hz.max(1));
+        self.ktime_ns.saturating_sub(age_ns)
+    }
+
+    /// The time of day at some earlier time in jiffies.
+    pub(super) fn wall_of(&self, jiffies: u32) -> Timestamp {
+        let age_ns = self.ktime_ns.saturating_sub(self.ktime_of(jiffies));
+        self.wall.checked_sub(Duration::from_nanos(age_ns)).unwrap_or(Timestamp::MIN)
+    }
+
+    /// A length of time in jiffies, rounded up.
+    fn jiffies_in(&self, time: Duration) -> u32 {
+        let jiffies = (time.as_nanos() * u128::from(self.hz)).div_ceil(u128::from(NANOS_PER_SEC));
+        u32::try_from(jiffies).unwrap_or(u32::MAX)
+    }
+}
+
+/// How long things take.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Limits {
+    /// A conversation that goes on is given out this often.
+    pub active: Duration,
+    /// An entry is dead when its last frame is older: `flow_idle_jiffies` of the reflex's settings.
+    pub idle: Duration,
+    /// The same after FIN or RST: `flow_closed_jiffies`.
+    pub closed: Duration,
+    /// How much longer until it may be deleted.
+    pub grace: Duration,
+}
+
+impl Default for Limits {
+    fn default() -> Self {
+        Self {
+            active: Duration::from_mins(1),
+            idle: Duration::from_mins(1),
+            closed: Duration::from_secs(10),
+            grace: Duration::from_secs(2),
+        }
+    }
+}
+
+/// What a sweep found.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Sweep {
+    /// Entries that no program touches any more: read them again, delete them, and say so by [`Tracker::deleted`].
+    pub dead: Vec<RawKey>,
+    /// Conversations that ended since the last sweep, and those that the active timeout gives out.
+    pub ended: Vec<Conversation>,
+}
+
+/// What is known of an entry.
+#[derive(Clone, Copy, Debug)]
+struct Life {
+    slot: usize,
+    side: Side,
+    first_ns: u64,
+    counted: Counters,
+    last_jiffies: u32,
+    /// FIN or RST was seen.
+    closing: bool,
+    /// When it was first seen to be marked closed.
+    closed_jiffies: Option<u32>,
+    /// The last sweep it was in.
+    sweep: u64,
+}
+
+impl Life {
+    fn is_dead(&self, limits: &Limits, now: &Moment) -> bool {
+        let grace = now.jiffies_in(limits.grace).saturating_add(1);
+        let limit = now.jiffies_in(if self.closing { limits.closed } else { limits.idle });
+        let marked = self.closed_jiffies.is_some_and(|since| now.age(since) >= grace);
+        marked || now.age(self.last_jiffies) >= limit.saturating_add(grace)
+    }
+}
+
+/// Pairs entries into conversations. See the head of this file.
+#[derive(Debug)]
+pub struct Tracker {
+    limits: Limits,
+    lives: HashMap<RawKey, Life>,
+    expected: HashMap<RawKey, usize>,
+    conversations: Vec<Option<Live>>,
+    vacant: Vec<usize>,
+    ended: Vec<Conversation>,
+    totals: Totals,
+    opened: u64,
+    sweep: u64,
+    now: Option<Moment>,
+}
+
+impl Tracker {
+    /// Knows nothing yet. What the first sweep finds went on before: it is given out whole, but is not in the totals.
+    pub fn new(limits: Limits) -> Self {
+        Self {
+            limits,
+            lives: HashMap::new(),
+            expected: HashMap::new(),
+            conversations: Vec::new(),
+            vacant: Vec::new(),
+            ended: Vec::new(),
+            totals: Totals::default(),
+            opened: 0,
+            sweep: 0,
+            now: None,
+        }
+    }
+
+    /// Takes all entries as they are now.
+    pub fn sweep(&mut self, entries: &[Entry], now: Moment) -> Sweep {
+        let resumed = self.now.is_none();
+        self.now = Some(now);
+        self.sweep += 1;
+        self.totals.rejected = 0;
+        let (mut dead, mut seen) = (Vec::new(), 0);
+        for entry in entries {
+            match self.observe(entry, &now, resumed) {
+                Seen::Alive => seen += 1,
+                Seen::Dead => {
+                    seen += 1;
+                    dead.push(entry.key);
+                }
+                Seen::Rejected => self.totals.rejected += 1,
+            }
+        }
+        if self.lives.len() > seen {
+            self.forget_vanished(&now);
+        }
+        self.give_out_due(&now);
+        Sweep { dead, ended: mem::take(&mut self.ended) }
+    }
+
+    /// An entry was deleted; `last` is what it had counted. Its conversation ends when it was the last one.
+    pub fn deleted(&mut self, key: &RawKey, last: &FlowValue) {
+        let Some(now) = self.now else { return };
+        self.observe(&Entry { key: *key, value: *last }, &now, false);
+        self.forget(key, &now);
+    }
+
+    /// A port is gone: its conversations are given out, and its sums forgotten.
+    pub fn port_gone(&mut self, port: PortId) {
+        self.totals.forget(port);
+        let Some(now) = self.now else { return };
+        let at_port = self.conversations.iter_mut().flatten().filter(|live| live.is_at(port.get()));
+        self.ended.extend(at_port.map(|live| live.report(EndReason::PortGone, &now)));
+    }
+
+    /// Gives out everything, because the observer stops.
+    pub fn stop(&mut self) -> Vec<Conversation> {
+        let mut last = mem::take(&mut self.ended);
+        if let Some(now) = self.now {
+            last.extend(self.conversations.iter_mut().flatten().map(|live| live.report(EndReason::Forced, &now)));
+        }
+        last
+    }
+
+    /// What goes on, as it would be given out now; in no order.
+    pub fn live(&self) -> impl Iterator<Item = Conversation> {
+        self.conversations.iter().flatten().map(Live::snapshot)
+    }
+
+    /// The sums since the tracker began.
+    pub fn totals(&self) -> &Totals {
+        &self.totals
+    }
+
+    /// Entries that are known.
+    pub fn len(&self) -> usize {
+        self.lives.len()
+    }
+
+    /// Whether there are none.
+    pub fn is_empty(&self) -> bool {
+        self.lives.is_empty()
+    }
+
+    /// Takes one entry.
+    fn observe(&mut self, entry: &Entry, now: &Moment, resumed: bool) -> Seen {
+        let Entry { key, value } = entry;
+        let counted = Counters::of(value);
+        let known = self.lives.get(key).map(|life| life.first_ns == value.first_ns && counted.follows(&life.counted));
+        if known == Some(false) {
+            self.forget(key, now);
+        }
+        if known != Some(true) && !self.meet(key, value, now, resumed) {
+            return Seen::Rejected;
+        }
+        let Some(life) = self.lives.get_mut(key) else { return Seen::Rejected };
+        let delta = counted.since(&life.counted);
+        let silent = known == Some(true) && delta.is_zero() && life.last_jiffies == value.last_jiffies;
+        life.sweep = self.sweep;
+        life.counted = counted;
+        life.last_jiffies = value.last_jiffies;
+        life.closing = value.marks & u32::from(TCP_FIN | TCP_RST) != 0;
+        if value.marks & MARK_CLOSED != 0 {
+            life.closed_jiffies.get_or_insert(now.jiffies);
+        }
+        let dead = life.is_dead(&self.limits, now);
+        let (slot, side) = (life.slot, life.side);
+        if !silent && let Some(live) = self.conversations.get_mut(slot).and_then(Option::as_mut) {
+            let handshake = live.absorb(side, value, &delta, now);
+            if !resumed {
+                self.totals.count(key, value, &delta, now);
+                self.totals.shaken(live.ports(), handshake);
+            }
+        }
+        if dead { Seen::Dead } else { Seen::Alive }
+    }
+
+    /// Finds the conversation of a new entry, or begins one; false when its key is none.
+    fn meet(&mut self, key: &RawKey, value: &FlowValue, now: &Moment, resumed: bool) -> bool {
+        if FlowKey::try_from(key).is_err() {
+            return false;
+        }
+        let plain = key.plain();
+        let (slot, side) = self.partner(&plain, value).unwrap_or_else(|| self.begin(plain, value, now, resumed));
+        let Some(live) = self.conversations.get_mut(slot).and_then(Option::as_mut) else { return false };
+        if side == Side::Second && live.second.is_none() {
+            live.second = Some(Box::new(Half::new(plain.ingress(), value)));
+            let awaited = mem::replace(&mut live.awaits, plain.ingress());
+            let expected = plain.at(awaited);
+            self.no_longer_expects(&expected, slot);
+            self.expected.insert(plain, slot);
+        }
+        if let Some(half) =
+            self.conversations.get_mut(slot).and_then(Option::as_mut).and_then(|live| live.half_mut(side))
+        {
+            half.lives += 1;
+        }
+        let life = Life {
+            slot,
+            side,
+            first_ns: value.first_ns,
+            counted: Counters::default(),
+            last_jiffies: value.last_jiffies,
+            closing: false,
+            closed_jiffies: None,
+            sweep: self.sweep,
+        };
+        self.lives.insert(*key, life);
+        true
+    }
+
+    /// The conversation that a new entry counts for.
+    fn partner(&self, plain: &RawKey, value: &FlowValue) -> Option<(usize, Side)> {
+        let egress = Route(value.route).egress();
+        let opened = plain.is_tcp() && value.marks & MARK_OPENED != 0;
+        let answered = (egress != 0).then(|| plain.reversed(egress));
+        [Some(*plain), Some(plain.at(0)), answered].into_iter().flatten().find_map(|asked| {
+            let slot = *self.expected.get(&asked)?;
+            let live = self.conversations.get(slot)?.as_ref()?;
+            Some((slot, live.takes(plain, egress, opened)?))
+        })
+    }
+
+    fn begin(&mut self, plain: RawKey, value: &FlowValue, now: &Moment, resumed: bool) -> (usize, Side) {
+        self.opened += 1;
+        self.totals.opened(plain.transport());
+        let mut live = Live::new(self.opened, plain, value, now, resumed);
+        live.awaits = Route(value.route).egress();
+        let answer = plain.is_answerable().then(|| plain.reversed(live.awaits));
+        let slot = self.vacant.pop().unwrap_or(self.conversations.len());
+        match self.conversations.get_mut(slot) {
+            Some(cell) => *cell = Some(live),
+            None => self.conversations.push(Some(live)),
+        }
+        self.expected.extend([Some(plain), answer].into_iter().flatten().map(|key| (key, slot)));
+        (slot, Side::First)
+    }
+
+    /// Forgets an entry; when its conversation has no other, that has ended.
+    fn forget(&mut self, key: &RawKey, now: &Moment) {
+        let Some(life) = self.lives.remove(key) else { return };
+        let Some(cell) = self.conversations.get_mut(life.slot) else { return };
+        let Some(live) = cell else { return };
+        if let Some(half) = live.half_mut(life.side) {
+            half.lives -= 1;
+        }
+        if live.lives() > 0 {
+            return;
+        }
+        let Some(live) = cell.take() else { return };
+        self.vacant.push(life.slot);
+        self.finish(live, life.slot, now);
+    }
+
+    fn finish(&mut self, mut live: Live, slot: usize, now: &Moment) {
+        self.no_longer_expects(&live.key, slot);
+        self.no_longer_expects(&live.key.reversed(live.awaits), slot);
+        self.totals.closed(live.key.transport());
+        if live.is_half_open() {
+            self.totals.port(live.key.ingress()).half_open += 1;
+        }
+        if let Some(reason) = live.end_reason() {
+            self.ended.push(live.report(reason, now));
+        }
+    }
+
+    fn no_longer_expects(&mut self, key: &RawKey, slot: usize) {
+        if self.expected.get(key) == Some(&slot) {
+            self.expected.remove(key);
+        }
+    }
+
+    /// Forgets the entries that were not in this sweep, once they are dead by rule.
+    fn forget_vanished(&mut self, now: &Moment) {
+        let gone = |life: &Life| life.sweep != self.sweep && life.is_dead(&self.limits, now);
+        let keys: Vec<RawKey> = self.lives.iter().filter(|(_, life)| gone(life)).map(|(key, _)| *key).collect();
+        for key in keys {
+            self.forget(&key, now);
+        }
+    }
+
+    fn give_out_due(&mut self, now: &Moment) {
+        let active_ns = u64::try_from(self.limits.active.as_nanos()).unwrap_or(u64::MAX);
+        let due = self.conversations.iter_mut().flatten().filter(|live| live.is_due(now, active_ns));
+        self.ended.extend(due.map(|live| live.report(EndReason::ActiveTimeout, now)));
+    }
+}
+
+/// What became of an entry in a sweep.
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum Seen {
+    Alive,
+    Dead,
+    Rejected,
+}
