@@ -3,9 +3,10 @@
 use aya_ebpf::bindings::BPF_F_MMAPABLE;
 use aya_ebpf::macros::map;
 use aya_ebpf::maps::{Array, HashMap, PerCpuArray};
+use switch_common::flow::{FlowValue, FlowValue6};
 use switch_common::{
-    BrainPort, LINK_SLOTS, LINKS_HIGH_MAX, PORT_SLOTS, PairKey, PairVerdict, PortBuckets, PortConfig, PortCounters,
-    PortDrops, Settings, VERDICTS_MAX,
+    BrainPort, FLOWS_MAX, LINK_SLOTS, LINKS_HIGH_MAX, PORT_SLOTS, PairKey, PairVerdict, PortBuckets, PortConfig,
+    PortCounters, PortDrops, Settings, VERDICTS_MAX,
 };
 
 /// [`PairKey`] as the two words it is hashed by. Written as words, because a hash that reads words out of bytes just
@@ -25,6 +26,14 @@ pub(crate) static PORTS: Array<PortConfig> = Array::with_max_entries(PORT_SLOTS 
 pub(crate) static BUCKETS: Array<PortBuckets> = Array::with_max_entries(PORT_SLOTS as u32, 0);
 #[map]
 pub(crate) static VERDICTS: HashMap<PairWords, PairVerdict> = HashMap::with_max_entries(VERDICTS_MAX as u32, 0);
+/// [`switch_common::flow::FlowKey4`], as words.
+#[map]
+pub(crate) static FLOWS4: HashMap<[u64; 4], FlowValue> = HashMap::with_max_entries(FLOWS_MAX as u32, 0);
+/// [`switch_common::flow::FlowKey6`], as words.
+#[map]
+pub(crate) static FLOWS6: HashMap<[u64; 7], FlowValue6> = HashMap::with_max_entries(FLOWS_MAX as u32 / 2, 0);
+#[map]
+pub(crate) static TEMPLATE: PerCpuArray<FlowValue6> = PerCpuArray::with_max_entries(1, 0);
 #[map]
 pub(crate) static COUNTERS: PerCpuArray<PortCounters> = PerCpuArray::with_max_entries(PORT_SLOTS as u32, 0);
 #[map]

@@ -137,9 +137,23 @@ impl Packet {
         if self.data + size_of::<RawEthernet>() > self.end { None } else { Some(self.data as *const RawEthernet) }
     }
 
+    /// Whether the outermost tag was taken out of the bytes.
+    #[inline(always)]
+    pub(crate) fn is_tagged(&self) -> bool {
+        self.tagged
+    }
+
+    /// `N` words from where the sender wrote them at `at`, behind all tags.
+    #[inline(always)]
+    pub(crate) fn words<const N: usize>(&self, at: usize) -> Option<[u64; N]> {
+        let from = self.at::<Words<N>>(self.place(at)?)?;
+        // SAFETY: `at` has compared it with the end of the packet.
+        Some(unsafe { (*from).0 })
+    }
+
     /// A pointer to `T` at an offset of the bytes, with the tag still out of them.
     #[inline(always)]
-    fn at<T>(&self, at: usize) -> Option<*const T> {
+    pub(crate) fn at<T>(&self, at: usize) -> Option<*const T> {
         let from = sum(self.data, at);
         if from + size_of::<T>() > self.end { None } else { Some(from as *const T) }
     }
@@ -202,6 +216,10 @@ impl Bytes for Packet {
         Some(MacAddr(unsafe { *from }))
     }
 }
+
+/// Words in a frame: never better aligned than two bytes.
+#[repr(C, packed(2))]
+struct Words<const N: usize>([u64; N]);
 
 /// The beginning of a frame, as two-byte words: the bytes of a frame are never better aligned than that.
 #[repr(C, packed(2))]

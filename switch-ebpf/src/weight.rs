@@ -19,7 +19,7 @@ pub(crate) struct Weight {
     /// The number of the reason to refuse the frame, or 0.
     pub(crate) fault: u8,
     /// Wire frames beyond the first.
-    extra_frames: u32,
+    pub(crate) extra_frames: u32,
     /// Header bytes that each of those repeats.
     header_bytes: u32,
     /// The longest of its wire frames, tags counted.
@@ -61,6 +61,12 @@ impl Weight {
         self.longest_bytes > frame_bytes_max && self.longest_bytes > frame_bytes_max + tag_bytes(skb)
     }
 
+    /// Header bytes that the wire frames beyond the first repeat, all together.
+    #[inline(always)]
+    pub(crate) fn extra_bytes(&self) -> u64 {
+        u64::from(self.extra_frames) * u64::from(self.header_bytes)
+    }
+
     /// Adds it to a tally.
     #[inline(always)]
     pub(crate) fn book(&self, tally: *mut Tally) {
@@ -70,7 +76,7 @@ impl Weight {
         tally.bytes += u64::from(self.bytes);
         if self.extra_frames != 0 {
             tally.extra_frames += u64::from(self.extra_frames);
-            tally.extra_bytes += u64::from(self.extra_frames) * u64::from(self.header_bytes);
+            tally.extra_bytes += self.extra_bytes();
         }
     }
 }
