@@ -10,88 +10,15 @@
 
 use jiff::Timestamp;
 use serde::{Deserialize, Serialize};
-use switch_common::flow::{FlowValue, MARK_OPENED, MARK_SYN_AGAIN, Route, TCP_FIN, TCP_RST};
-use switch_common::{DropReason, PortId, Tally, VERDICT_ARMED, VERDICT_DROP, VERDICT_PUNT};
+use switch_common::flow::{FlowValue, MARK_OPENED, MARK_SYN_AGAIN, TCP_FIN, TCP_RST};
+use switch_common::{DropReason, PortId};
 use utoipa::ToSchema;
 
+use super::counters::Counters;
+use super::half::Half;
 use super::key::{FlowKey, Network, Ports, RawKey};
 use super::tcp::{Handshake, Health, TcpFlags, only_knocked};
 use super::tracker::Moment;
-
-/// What is counted in one direction.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub struct Counters {
-    /// Frames, wire frames and bytes, dropped ones included.
-    pub tally: Tally,
-    /// Of the frames: those that the reflex dropped.
-    pub dropped_frames: u64,
-    /// TCP payload bytes below the highest seen before.
-    pub retransmitted_bytes: u64,
-    /// TCP segments that had such bytes.
-    pub retransmitted_segments: u64,
-    /// TCP segments that closed the window.
-    pub zero_windows: u64,
-    /// TCP segments with RST.
-    pub resets: u64,
-}
-
-impl Counters {
-    pub(super) fn of(value: &FlowValue) -> Self {
-        let &FlowValue { frames, bytes, extra_frames, extra_bytes, dropped_frames, retransmitted_bytes, .. } = value;
-        Self {
-            tally: Tally { frames, bytes, extra_frames, extra_bytes },
-            dropped_frames,
-            retransmitted_bytes,
-            retransmitted_segments: value.retransmitted_segments.into(),
-            zero_windows: value.zero_windows.into(),
-            resets: value.resets.into(),
-        }
-    }
-
-    /// Whether an entry that had counted `before` can have counted this later: its sums never decrease.
-    pub(super) fn follows(&self, before: &Self) -> bool {
-        let (now, then) = (&self.tally, &before.tally);
-        now.frames >= then.frames
-            && now.bytes >= then.bytes
-            && now.extra_frames >= then.extra_frames
-            && now.extra_bytes >= then.extra_bytes
-    }
-
-    /// What was added since `before`, which this follows. The kernel's 32-bit counters may have wrapped.
-    pub(super) fn since(&self, before: &Self) -> Self {
-        #[expect(clippy::cast_possible_truncation, reason = "both were 32-bit numbers")]
-        let wrapped = |now: u64, then: u64| u64::from((now as u32).wrapping_sub(then as u32));
-        let (now, then) = (&self.tally, &before.tally);
-        Self {
-            tally: Tally {
-                frames: now.frames.saturating_sub(then.frames),
-                bytes: now.bytes.saturating_sub(then.bytes),
-                extra_frames: now.extra_frames.saturating_sub(then.extra_frames),
-                extra_bytes: now.extra_bytes.saturating_sub(then.extra_bytes),
-            },
-            dropped_frames: self.dropped_frames.saturating_sub(before.dropped_frames),
-            retransmitted_bytes: self.retransmitted_bytes.saturating_sub(before.retransmitted_bytes),
-            retransmitted_segments: wrapped(self.retransmitted_segments, before.retransmitted_segments),
-            zero_windows: wrapped(self.zero_windows, before.zero_windows),
-            resets: wrapped(self.resets, before.resets),
-        }
-    }
-
-    /// Adds what another one counted.
-    pub fn add(&mut self, other: &Self) {
-        self.tally.add(&other.tally);
-        self.dropped_frames += other.dropped_frames;
-        self.retransmitted_bytes += other.retransmitted_bytes;
-        self.retransmitted_segments += other.retransmitted_segments;
-        self.zero_windows += other.zero_windows;
-        self.resets += other.resets;
-    }
-
-    /// Whether nothing was counted.
-    pub fn is_zero(&self) -> bool {
-        *self == Self::default()
-    }
-}
 
 /// Why a conversation was given out.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, Serialize, Deserialize, ToSchema)]
@@ -159,82 +86,6 @@ pub struct Conversation {
 pub(super) enum Side {
     First,
     Second,
-}
-
-/// One direction at one ingress port.
-#[derive(Clone, Copy, Debug)]
-pub(super) struct Half {
-    pub(super) ingress: u16,
-    pub(super) egress: u16,
-    /// Entries that count it now.
-    pub(super) lives: u8,
-    action: u8,
-    route_reason: u8,
-    drop_reason: u8,
-    /// Flags and marks that were seen, `MARK_OPENED` of the first entry only.
-    marks: u32,
-    first_ns: u64,
-    last_ns: u64,
-    ack_ns: u64,
-    pending: Counters,
-}
-
-impl Half {
-    pub(super) fn new(ingress: u16, value: &FlowValue) -> Self {
-        Self {
-            ingress,
-            egress: 0,
-            lives: 0,
-            action: 0,
-            route_reason: 0,
-            drop_reason: 0,
-            marks: value.marks & MARK_OPENED,
-            first_ns: value.first_ns,
-            last_ns: value.first_ns,
-            ack_ns: 0,
-            pending: Counters::default(),
-        }
-    }
-
-    pub(super) fn absorb(&mut self, value: &FlowValue, delta: &Counters, now: &Moment) {
-        let route = Route(value.route);
-        self.egress = route.egress();
-        self.action = route.action() & !(VERDICT_ARMED | VERDICT_PUNT);
-        self.route_reason = route.reason();
-        self.drop_reason = if delta.dropped_frames > 0 { value.drop_reason } else { self.drop_reason };
-        self.marks |= value.marks & !MARK_OPENED;
-        self.last_ns = self.last_ns.max(now.ktime_of(value.last_jiffies));
-        self.ack_ns = if self.ack_ns == 0 { value.ack_ns } else { self.ack_ns };
-        self.pending.add(delta);
-    }
-
-    fn flags(&self) -> TcpFlags {
-        TcpFlags(self.marks.to_le_bytes()[0])
-    }
-
-    fn was(&self, mark: u32) -> bool {
-        self.marks & mark != 0
-    }
-
-    fn verdict(&self) -> Verdict {
-        let frames = self.pending.tally.frames;
-        let all_dropped = frames > 0 && self.pending.dropped_frames >= frames;
-        match self.egress {
-            _ if all_dropped || self.action == VERDICT_DROP => Verdict::Dropped,
-            0 => Verdict::Flooded,
-            _ => Verdict::Forwarded,
-        }
-    }
-
-    fn reason(&self) -> Option<DropReason> {
-        if self.pending.dropped_frames > 0 {
-            DropReason::from_number(self.drop_reason)
-        } else if self.action == VERDICT_DROP {
-            DropReason::from_number(self.route_reason)
-        } else {
-            None
-        }
-    }
 }
 
 /// A conversation that goes on.
@@ -337,8 +188,8 @@ impl Live {
     }
 
     /// Entries that count it now.
-    pub(super) fn lives(&self) -> u32 {
-        self.halves().map(|half| u32::from(half.lives)).sum()
+    pub(super) fn entries(&self) -> u32 {
+        self.halves().map(|half| u32::from(half.entries)).sum()
     }
 
     /// Whether a port is one of its own.

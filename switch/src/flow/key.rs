@@ -41,10 +41,10 @@ impl RawKey {
         }
     }
 
-    fn tail(&self) -> &FlowTail {
+    fn tail(&self) -> FlowTail {
         match self {
-            Self::V4(key) => &key.tail,
-            Self::V6(key) => &key.tail,
+            Self::V4(key) => key.tail,
+            Self::V6(key) => key.tail,
         }
     }
 
@@ -289,8 +289,8 @@ impl TryFrom<&FlowKey4> for FlowKey {
     type Error = NotAKey;
     fn try_from(key: &FlowKey4) -> Result<Self, NotAKey> {
         match key.tail.kind & KIND_MASK {
-            KIND_LINK => read(&key.pair, &key.tail, Network::Link { ethertype: key.tail.source_port }),
-            KIND_IPV4 => read(&key.pair, &key.tail, ip(key.source_address, key.destination_address, &key.tail)),
+            KIND_LINK => read(&key.pair, key.tail, Network::Link { ethertype: key.tail.source_port }),
+            KIND_IPV4 => read(&key.pair, key.tail, ip(key.source_address, key.destination_address, key.tail)),
             kind => Err(NotAKey::Kind(kind)),
         }
     }
@@ -300,18 +300,18 @@ impl TryFrom<&FlowKey6> for FlowKey {
     type Error = NotAKey;
     fn try_from(key: &FlowKey6) -> Result<Self, NotAKey> {
         match key.tail.kind & KIND_MASK {
-            KIND_IPV6 => read(&key.pair, &key.tail, ip(key.source_address, key.destination_address, &key.tail)),
+            KIND_IPV6 => read(&key.pair, key.tail, ip(key.source_address, key.destination_address, key.tail)),
             kind => Err(NotAKey::Kind(kind)),
         }
     }
 }
 
-fn ip(source: impl Into<IpAddr>, destination: impl Into<IpAddr>, tail: &FlowTail) -> Network {
+fn ip(source: impl Into<IpAddr>, destination: impl Into<IpAddr>, tail: FlowTail) -> Network {
     let (source, destination) = (source.into(), destination.into());
     Network::Ip { source, destination, protocol: tail.protocol, ports: tail.ports() }
 }
 
-fn read(pair: &FlowPair, tail: &FlowTail, network: Network) -> Result<FlowKey, NotAKey> {
+fn read(pair: &FlowPair, tail: FlowTail, network: Network) -> Result<FlowKey, NotAKey> {
     let id = pair.ingress & FLOW_PORT_MASK;
     Ok(FlowKey {
         ingress: PortId::new(id).ok_or(NotAKey::Ingress(id))?,

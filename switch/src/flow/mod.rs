@@ -18,7 +18,9 @@
 
 pub mod community_id;
 mod conversation;
+mod counters;
 pub mod filter;
+mod half;
 mod histogram;
 mod key;
 mod record;
@@ -26,7 +28,8 @@ mod tcp;
 mod totals;
 mod tracker;
 
-pub use conversation::{Conversation, Counters, EndReason, Verdict};
+pub use conversation::{Conversation, EndReason, Verdict};
+pub use counters::Counters;
 pub use filter::{Filter, FilterError};
 pub use histogram::Histogram;
 pub use key::{FlowKey, Network, NotAKey, Ports, RawKey, Tag, Tags, Transport};

@@ -12,7 +12,8 @@ use switch_common::PortId;
 use utoipa::ToSchema;
 
 use super::community_id;
-use super::conversation::{Conversation, Counters, EndReason, Verdict};
+use super::conversation::{Conversation, EndReason, Verdict};
+use super::counters::Counters;
 use super::key::{FlowKey, Network, Ports, Tag};
 use super::tcp::TcpFlags;
 use crate::port::spec::{Mac, Role};
@@ -332,7 +333,7 @@ const PROTOCOLS: &[(u8, &str)] = &[
     (136, "udplite"),
 ];
 
-/// EtherTypes that have a name here (IEEE 802 numbers).
+/// Types of frames that have a name here (IEEE 802 numbers).
 const ETHERTYPES: &[(u16, &str)] = &[
     (0, "802.3"),
     (0x0806, "arp"),

@@ -9,7 +9,7 @@ use jiff::Timestamp;
 use switch_common::flow::{FlowValue, Route};
 use switch_common::{PortId, Tally};
 
-use super::conversation::Counters;
+use super::counters::Counters;
 use super::histogram::Histogram;
 use super::key::{RawKey, Transport};
 use super::tcp::Handshake;

@@ -24,7 +24,9 @@ use jiff::Timestamp;
 use switch_common::PortId;
 use switch_common::flow::{FlowValue, MARK_CLOSED, MARK_OPENED, Route, TCP_FIN, TCP_RST};
 
-use super::conversation::{Conversation, Counters, EndReason, Half, Live, Side};
+use super::conversation::{Conversation, EndReason, Live, Side};
+use super::counters::Counters;
+use super::half::Half;
 use super::key::{FlowKey, RawKey};
 use super::totals::Totals;
 
@@ -100,7 +102,7 @@ pub struct Limits {
 impl Default for Limits {
     fn default() -> Self {
         Self {
-            active: Duration::from_mins(1),
+            active: Duration::from_mins(5),
             idle: Duration::from_mins(1),
             closed: Duration::from_secs(10),
             grace: Duration::from_secs(2),
@@ -119,7 +121,7 @@ pub struct Sweep {
 
 /// What is known of an entry.
 #[derive(Clone, Copy, Debug)]
-struct Life {
+struct Known {
     slot: usize,
     side: Side,
     first_ns: u64,
@@ -133,7 +135,7 @@ struct Life {
     sweep: u64,
 }
 
-impl Life {
+impl Known {
     fn is_dead(&self, limits: &Limits, now: &Moment) -> bool {
         let grace = now.jiffies_in(limits.grace).saturating_add(1);
         let limit = now.jiffies_in(if self.closing { limits.closed } else { limits.idle });
@@ -146,7 +148,7 @@ impl Life {
 #[derive(Debug)]
 pub struct Tracker {
     limits: Limits,
-    lives: HashMap<RawKey, Life>,
+    known: HashMap<RawKey, Known>,
     expected: HashMap<RawKey, usize>,
     conversations: Vec<Option<Live>>,
     vacant: Vec<usize>,
@@ -162,7 +164,7 @@ impl Tracker {
     pub fn new(limits: Limits) -> Self {
         Self {
             limits,
-            lives: HashMap::new(),
+            known: HashMap::new(),
             expected: HashMap::new(),
             conversations: Vec::new(),
             vacant: Vec::new(),
@@ -191,7 +193,7 @@ impl Tracker {
                 Seen::Rejected => self.totals.rejected += 1,
             }
         }
-        if self.lives.len() > seen {
+        if self.known.len() > seen {
             self.forget_vanished(&now);
         }
         self.give_out_due(&now);
@@ -234,37 +236,37 @@ impl Tracker {
 
     /// Entries that are known.
     pub fn len(&self) -> usize {
-        self.lives.len()
+        self.known.len()
     }
 
     /// Whether there are none.
     pub fn is_empty(&self) -> bool {
-        self.lives.is_empty()
+        self.known.is_empty()
     }
 
     /// Takes one entry.
     fn observe(&mut self, entry: &Entry, now: &Moment, resumed: bool) -> Seen {
         let Entry { key, value } = entry;
         let counted = Counters::of(value);
-        let known = self.lives.get(key).map(|life| life.first_ns == value.first_ns && counted.follows(&life.counted));
-        if known == Some(false) {
+        let same = self.known.get(key).map(|known| known.first_ns == value.first_ns && counted.follows(&known.counted));
+        if same == Some(false) {
             self.forget(key, now);
         }
-        if known != Some(true) && !self.meet(key, value, now, resumed) {
+        if same != Some(true) && !self.meet(key, value, now, resumed) {
             return Seen::Rejected;
         }
-        let Some(life) = self.lives.get_mut(key) else { return Seen::Rejected };
-        let delta = counted.since(&life.counted);
-        let silent = known == Some(true) && delta.is_zero() && life.last_jiffies == value.last_jiffies;
-        life.sweep = self.sweep;
-        life.counted = counted;
-        life.last_jiffies = value.last_jiffies;
-        life.closing = value.marks & u32::from(TCP_FIN | TCP_RST) != 0;
+        let Some(known) = self.known.get_mut(key) else { return Seen::Rejected };
+        let delta = counted.since(&known.counted);
+        let silent = same == Some(true) && delta.is_zero() && known.last_jiffies == value.last_jiffies;
+        known.sweep = self.sweep;
+        known.counted = counted;
+        known.last_jiffies = value.last_jiffies;
+        known.closing = value.marks & u32::from(TCP_FIN | TCP_RST) != 0;
         if value.marks & MARK_CLOSED != 0 {
-            life.closed_jiffies.get_or_insert(now.jiffies);
+            known.closed_jiffies.get_or_insert(now.jiffies);
         }
-        let dead = life.is_dead(&self.limits, now);
-        let (slot, side) = (life.slot, life.side);
+        let dead = known.is_dead(&self.limits, now);
+        let (slot, side) = (known.slot, known.side);
         if !silent && let Some(live) = self.conversations.get_mut(slot).and_then(Option::as_mut) {
             let handshake = live.absorb(side, value, &delta, now);
             if !resumed {
@@ -293,9 +295,9 @@ impl Tracker {
         if let Some(half) =
             self.conversations.get_mut(slot).and_then(Option::as_mut).and_then(|live| live.half_mut(side))
         {
-            half.lives += 1;
+            half.entries += 1;
         }
-        let life = Life {
+        let known = Known {
             slot,
             side,
             first_ns: value.first_ns,
@@ -305,7 +307,7 @@ impl Tracker {
             closed_jiffies: None,
             sweep: self.sweep,
         };
-        self.lives.insert(*key, life);
+        self.known.insert(*key, known);
         true
     }
 
@@ -338,18 +340,18 @@ impl Tracker {
 
     /// Forgets an entry; when its conversation has no other, that has ended.
     fn forget(&mut self, key: &RawKey, now: &Moment) {
-        let Some(life) = self.lives.remove(key) else { return };
-        let Some(cell) = self.conversations.get_mut(life.slot) else { return };
+        let Some(known) = self.known.remove(key) else { return };
+        let Some(cell) = self.conversations.get_mut(known.slot) else { return };
         let Some(live) = cell else { return };
-        if let Some(half) = live.half_mut(life.side) {
-            half.lives -= 1;
+        if let Some(half) = live.half_mut(known.side) {
+            half.entries -= 1;
         }
-        if live.lives() > 0 {
+        if live.entries() > 0 {
             return;
         }
         let Some(live) = cell.take() else { return };
-        self.vacant.push(life.slot);
-        self.finish(live, life.slot, now);
+        self.vacant.push(known.slot);
+        self.finish(live, known.slot, now);
     }
 
     fn finish(&mut self, mut live: Live, slot: usize, now: &Moment) {
@@ -372,8 +374,8 @@ impl Tracker {
 
     /// Forgets the entries that were not in this sweep, once they are dead by rule.
     fn forget_vanished(&mut self, now: &Moment) {
-        let gone = |life: &Life| life.sweep != self.sweep && life.is_dead(&self.limits, now);
-        let keys: Vec<RawKey> = self.lives.iter().filter(|(_, life)| gone(life)).map(|(key, _)| *key).collect();
+        let gone = |known: &Known| known.sweep != self.sweep && known.is_dead(&self.limits, now);
+        let keys: Vec<RawKey> = self.known.iter().filter(|(_, known)| gone(known)).map(|(key, _)| *key).collect();
         for key in keys {
             self.forget(&key, now);
         }
