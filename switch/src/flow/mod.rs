@@ -37,3 +37,8 @@ pub use record::{Direction, Named, Names, Record};
 pub use tcp::{Handshake, Health, TcpFlags};
 pub use totals::{PAIRS_MAX, PairTraffic, PortHealth, Totals, Transports};
 pub use tracker::{Entry, Limits, Moment, Sweep, Tracker};
+
+#[cfg(test)]
+mod tests;
+#[cfg(test)]
+mod twin;

@@ -244,6 +244,18 @@ impl Tracker {
         self.known.is_empty()
     }
 
+    /// Keys under which conversations are registered.
+    #[cfg(test)]
+    pub(super) fn expectations(&self) -> usize {
+        self.expected.len()
+    }
+
+    /// Conversations that there is room for.
+    #[cfg(test)]
+    pub(super) fn room(&self) -> usize {
+        self.conversations.len()
+    }
+
     /// Takes one entry.
     fn observe(&mut self, entry: &Entry, now: &Moment, resumed: bool) -> Seen {
         let Entry { key, value } = entry;
