@@ -6,6 +6,7 @@
 
 use crate::wire::{
     Bytes, ETHERNET_BYTES, ETHERTYPE_IPV4, ETHERTYPE_IPV6, PROTOCOL_TCP, PROTOCOL_UDP, TAG_BYTES, TPID_C, TPID_S,
+    Tagged,
 };
 
 /// Set in [`FlowPair::ingress`] of an entry that stands in for one that is dead but not yet deleted.
@@ -35,16 +36,14 @@ pub const KIND_FRAGMENT: u8 = 0x10;
 /// The protocol has ports, but they are cut short.
 pub const KIND_CUT: u8 = 0x20;
 
-/// IPv6 extension headers looked through: as many as RFC 8200, section 4.1 recommends in one packet. What lies behind more is
-/// accounted by the next one's protocol number.
+/// IPv6 extension headers looked through, before a fragment header: as many as RFC 8200, section 4.1 recommends in one packet. What
+/// lies behind more, or behind a fragment header, is accounted by the next one's protocol number.
 pub const FLOW_EXTENSIONS: usize = 6;
 
 /// Bytes of an IPv4 header without options.
 pub const IPV4_BYTES: usize = 20;
 /// Bytes of an IPv6 header.
 pub const IPV6_BYTES: usize = 40;
-/// Bytes of a TCP header without options.
-pub const TCP_BYTES: usize = 20;
 
 const PROTOCOL_ICMP: u8 = 1;
 const PROTOCOL_DCCP: u8 = 33;
@@ -189,6 +188,7 @@ pub const TCP_ACK: u8 = 0x10;
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct Route(pub u64);
 
+#[expect(clippy::cast_possible_truncation, reason = "each takes its own bits out of the word")]
 impl Route {
     /// Packs one.
     #[inline(always)]
@@ -222,6 +222,7 @@ impl Route {
 }
 
 /// What of a TCP header is looked at.
+#[repr(C)]
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct Tcp {
     /// Sequence number of the first payload byte.
@@ -235,6 +236,7 @@ pub struct Tcp {
 }
 
 /// The flow that a frame is of, as far as the frame itself says.
+#[repr(C)]
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct Parsed {
     /// The outer tag, as in [`FlowPair::outer`].
@@ -256,8 +258,23 @@ pub struct Unparsable;
 /// # Errors
 /// [`Unparsable`]. A frame that is shorter than its Ethernet header and tags is malformed, and nobody asks for its flow.
 #[inline(always)]
-pub fn parse<B: Bytes + ?Sized>(bytes: &B, frame_bytes: u32, whole: bool) -> Result<Parsed, Unparsable> {
+pub fn parse<B: Tagged + ?Sized>(bytes: &B, frame_bytes: u32, whole: bool) -> Result<Parsed, Unparsable> {
     let mut parsed = Parsed::default();
+    parse_into(bytes, frame_bytes, whole, &mut parsed)?;
+    Ok(parsed)
+}
+
+/// The same into a place of the caller's, which is all zeros before; what is there after an error says nothing.
+///
+/// # Errors
+/// As [`parse`].
+#[inline(always)]
+pub fn parse_into<B: Tagged + ?Sized>(
+    bytes: &B,
+    frame_bytes: u32,
+    whole: bool,
+    parsed: &mut Parsed,
+) -> Result<(), Unparsable> {
     let mut ethertype = bytes.u16(ETHERNET_BYTES - 2).ok_or(Unparsable)?;
     let mut at = ETHERNET_BYTES;
     let mut tags = 0;
@@ -274,16 +291,17 @@ pub fn parse<B: Bytes + ?Sized>(bytes: &B, frame_bytes: u32, whole: bool) -> Res
         at += TAG_BYTES;
         tags += 1;
     }
+    let (bytes, at) = bytes.behind_tags(at);
     match ethertype {
-        ETHERTYPE_IPV4 => ipv4(bytes, at, frame_bytes, whole, &mut parsed)?,
-        ETHERTYPE_IPV6 => ipv6(bytes, at, frame_bytes, whole, &mut parsed)?,
+        ETHERTYPE_IPV4 => ipv4(bytes, at, frame_bytes, whole, parsed),
+        ETHERTYPE_IPV6 => ipv6(bytes, at, frame_bytes, whole, parsed),
         _ => {
             parsed.tail.kind = KIND_LINK;
             // Below 0x0600 it is a length (IEEE 802.3-2022, clause 3.2.6).
             parsed.tail.source_port = if ethertype < 0x0600 { 0 } else { ethertype };
+            Ok(())
         }
     }
-    Ok(parsed)
 }
 
 #[inline(always)]
@@ -299,9 +317,10 @@ fn ipv4<B: Bytes + ?Sized>(
     if version >> 4 != 4 || header_bytes < IPV4_BYTES || bytes.u8(at + header_bytes - 1).is_none() {
         return Err(Unparsable);
     }
-    let (Some(total), Some(fragment), Some(protocol)) = (bytes.u16(at + 2), bytes.u16(at + 6), bytes.u8(at + 9)) else {
-        return Err(Unparsable);
-    };
+    // All of the header is there.
+    let total = bytes.u16(at + 2).unwrap_or(0);
+    let fragment = bytes.u16(at + 6).unwrap_or(0);
+    let protocol = bytes.u8(at + 9).unwrap_or(0);
     parsed.addresses_at = at + 12;
     parsed.tail.protocol = protocol;
     parsed.tail.kind = KIND_IPV4;
@@ -327,40 +346,73 @@ fn ipv6<B: Bytes + ?Sized>(
     if version >> 4 != 6 || bytes.u8(at + IPV6_BYTES - 1).is_none() {
         return Err(Unparsable);
     }
-    let (Some(payload), Some(mut next)) = (bytes.u16(at + 4), bytes.u8(at + 6)) else { return Err(Unparsable) };
+    // All of the header is there.
+    let payload = bytes.u16(at + 4).unwrap_or(0);
+    let mut next = bytes.u8(at + 6).unwrap_or(0);
     parsed.addresses_at = at + 8;
     parsed.tail.kind = KIND_IPV6;
     let mut l4_at = at + IPV6_BYTES;
     let mut seen = 0;
     while seen < FLOW_EXTENSIONS {
-        // Hop-by-hop, routing, destination options, mobility, HIP and shim6 have one shape (RFC 6564); the
-        // authentication header counts in other units (RFC 4302, section 2.2).
-        let shaped = matches!(next, 0 | 43 | 60 | 135 | 139 | 140);
-        if !(shaped || next == 51 || next == 44) {
+        let extension = Extension::of(next);
+        if extension.0 == 0 {
             break;
         }
         let (Some(following), Some(length)) = (bytes.u8(l4_at), bytes.u8(l4_at + 1)) else { break };
-        if next == 44 {
-            let Some(fragment) = bytes.u16(l4_at + 2) else { break };
-            next = following;
-            l4_at += 8;
-            // Offset and "more fragments" (RFC 8200, section 4.5); a packet in one part is not in parts.
-            if fragment & 0xfff9 != 0 {
-                parsed.tail.protocol = next;
-                parsed.tail.kind |= KIND_FRAGMENT;
-                return Ok(());
-            }
-        } else {
-            l4_at += if next == 51 { (length as usize + 2) * 4 } else { (length as usize + 1) * 8 };
-            next = following;
-        }
+        next = following;
+        l4_at += extension.bytes(length);
         seen += 1;
     }
+    if next == FRAGMENT
+        && let (Some(following), Some(fragment)) = (bytes.u8(l4_at), bytes.u16(l4_at + 2))
+    {
+        next = following;
+        l4_at += 8;
+        // Offset and "more fragments" (RFC 8200, section 4.5); a packet in one part is not in parts.
+        if fragment & 0xfff9 != 0 {
+            parsed.tail.protocol = next;
+            parsed.tail.kind |= KIND_FRAGMENT;
+            return Ok(());
+        }
+    }
     parsed.tail.protocol = next;
-    let length = if payload == 0 { 0 } else { u32::from(payload) + IPV6_BYTES as u32 };
+    let length = if payload == 0 { 0 } else { u32::from(payload) + 40 };
     let end = end_of(at, length, frame_bytes, whole);
     transport(bytes, l4_at, end, parsed);
     Ok(())
+}
+
+/// The next-header number of a fragment header.
+const FRAGMENT: u8 = 44;
+
+/// How an IPv6 extension header says its length: a unit of 2^n bytes in the low four bits, units that are not counted above
+/// them; 0: it is no extension header that is looked through.
+#[derive(Clone, Copy)]
+struct Extension(u8);
+
+impl Extension {
+    /// Hop-by-hop options, routing and destination options have one shape (RFC 8200, section 4); the authentication header
+    /// counts in other units (RFC 4302, section 2.2).
+    #[inline(always)]
+    fn of(next: u8) -> Self {
+        // A table and no comparisons: each way to go is one more for the verifier, in every round.
+        static EXTENSIONS: [u8; 256] = {
+            let mut table = [0; 256];
+            table[0] = 0x13;
+            table[43] = 0x13;
+            table[60] = 0x13;
+            table[51] = 0x22;
+            table
+        };
+        #[expect(clippy::indexing_slicing, reason = "as many entries as a byte has values")]
+        Self(EXTENSIONS[next as usize])
+    }
+
+    #[inline(always)]
+    fn bytes(self, length: u8) -> usize {
+        // At most 2 KiB; the mask tells the verifier.
+        ((length as usize + (self.0 >> 4) as usize) << (self.0 & 0x0f)) & 0x0fff
+    }
 }
 
 /// Where the IP packet at `at` ends: where its header says (0: it does not), if the frame is as long; behind that is padding.
@@ -406,7 +458,7 @@ fn tcp<B: Bytes + ?Sized>(bytes: &B, at: usize, end: u32) -> Option<Tcp> {
     let header_bytes = u32::from(offset_and_flags >> 12) * 4;
     #[expect(clippy::cast_possible_truncation, reason = "the sum of a few headers' lengths")]
     let payload_at = at as u32 + header_bytes;
-    if header_bytes < TCP_BYTES as u32 || payload_at > end {
+    if header_bytes < 20 || payload_at > end {
         return None;
     }
     let flags = offset_and_flags.to_be_bytes()[1];
@@ -415,13 +467,9 @@ fn tcp<B: Bytes + ?Sized>(bytes: &B, at: usize, end: u32) -> Option<Tcp> {
 
 /// [`FlowValue::echo`] of a key, given as words: all its halves, one over the other.
 #[inline(always)]
-pub const fn echo(words: &[u64]) -> u32 {
-    let mut all = 0;
-    let mut at = 0;
-    while at < words.len() {
-        all ^= words[at];
-        at += 1;
-    }
+#[expect(clippy::cast_possible_truncation, reason = "the upper half is folded into the lower one")]
+pub fn echo<const N: usize>(words: &[u64; N]) -> u32 {
+    let all = words.iter().fold(0, |all, word| all ^ word);
     (all ^ all >> 32) as u32
 }
 

@@ -14,6 +14,7 @@
 //! | `FLOWS4` | hash, [`FLOWS_MAX`] by default | [`crate::flow::FlowKey4`] → [`crate::flow::FlowValue`] | reflex; deleted by the observer | reflex, observer |
 //! | `FLOWS6` | hash, half as many | [`crate::flow::FlowKey6`] → [`crate::flow::FlowValue6`] | the same | the same |
 //! | `TEMPLATE` | per-CPU array, 1 | → [`crate::flow::FlowValue6`], what a new flow begins with; not pinned | reflex | reflex |
+//! | `SHAPE`, `FORGOTTEN` | per-CPU arrays, 1 | what the reflex reads of a frame that is not plain; not pinned | reflex | reflex |
 //! | `BRAIN` | array, mmapable, [`PORT_SLOTS`] | port id → [`BrainPort`]; slot 0 is the switch itself | the brain's loop; `unobserved*`: control | reflex (`settled`, `unobserved`), control |
 //!
 //! **Epochs.** Each punted frame belongs to the even or to the odd epoch: to the one that [`SETTING_EPOCH`] named when the
@@ -49,7 +50,7 @@ pub const LINKS_HIGH_MAX: usize = 4096;
 /// Station pairs whose verdict the kernel remembers.
 pub const VERDICTS_MAX: usize = 131_072;
 /// Flows over IPv4 (and over no IP) by default; over IPv6 half as many.
-pub const FLOWS_MAX: usize = 262_144;
+pub const FLOWS_MAX: u32 = 262_144;
 /// Copies of verdicts are looked up anew when the low bits of the clock in jiffies turn over: every 64 (0.06 to 0.64 s).
 pub const FLOW_RECHECK_SHIFT: u32 = 6;
 /// Room for drop reasons, more than there are.

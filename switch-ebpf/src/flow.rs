@@ -71,7 +71,7 @@ fn is_good(flow: *mut FlowValue, shape: &Shape, settings: *const Settings, now: 
         return false;
     }
     let over = marks & u32::from(TCP_FIN | TCP_RST) != 0;
-    if over && shape.is_tcp && shape.tcp.flags & TCP_SYN != 0 {
+    if over && shape.is_tcp != 0 && shape.tcp.flags & TCP_SYN != 0 {
         mark(flow, MARK_CLOSED);
         return false;
     }
@@ -131,7 +131,7 @@ fn open(shape: &Shape, id: u32, settings: *const Settings, now: u32) -> u32 {
     flow.last_jiffies = now;
     // SAFETY: a helper without arguments.
     flow.first_ns = unsafe { bpf_ktime_get_ns() };
-    flow.marks = if shape.is_tcp && shape.tcp.flags & TCP_SYN != 0 { MARK_OPENED } else { 0 };
+    flow.marks = if shape.is_tcp != 0 && shape.tcp.flags & TCP_SYN != 0 { MARK_OPENED } else { 0 };
     let outcome = if shape.kind == KIND_IPV6 {
         flow.echo = echo(&shape.words);
         // SAFETY: as above.

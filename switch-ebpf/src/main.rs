@@ -87,7 +87,7 @@ fn port_ingress(ctx: TcContext) -> i32 {
             flow = Some(found);
             verdict = flow::copy_of(found, generation, now as u32);
             flow::account(found, &weight, now as u32);
-            if shape.is_tcp {
+            if shape.is_tcp != 0 {
                 tcp::look(found, &shape.tcp, skb.gso_size());
             }
         } else {
@@ -125,7 +125,7 @@ fn inject(ctx: TcContext) -> i32 {
     // Without the punt tag: the copy's own tags are among its bytes until the punt tag is popped.
     let bytes = skb.len();
     let tag = skb.vlan_tci() as u16 & PUNT_ID_MASK;
-    let tagged = skb.vlan_present() != 0 && skb.vlan_proto() == u32::from(PUNT_TPID.to_be());
+    let tagged = skb.vlan_present() != 0 && skb.vlan_proto() == usize::from(PUNT_TPID.to_be());
     let id = if tagged && tag <= PORT_ID_MAX { u32::from(tag) } else { 0 };
     let (Some(port), Some(counters)) = (PORTS.get_ptr(id), COUNTERS.get_ptr_mut(id)) else { return TC_ACT_SHOT };
     // SAFETY: an element of a per-CPU map.

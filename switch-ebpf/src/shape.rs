@@ -6,7 +6,8 @@
 use switch_common::flow::{self, FLOW_ALTERNATE, KIND_IPV4, KIND_IPV6, KIND_LINK, KIND_MASK, Parsed, Tcp};
 use switch_common::wire::{ETHERTYPE_IPV4, ETHERTYPE_IPV6, PROTOCOL_TCP, PROTOCOL_UDP};
 
-use crate::packet::{Packet, RawEthernet, Skb};
+use crate::maps::SHAPE;
+use crate::packet::{Packet, RawEthernet, Skb, within_headers};
 
 /// Words of the longer key.
 pub(crate) const WORDS: usize = 7;
@@ -14,16 +15,24 @@ pub(crate) const WORDS: usize = 7;
 pub(crate) const ALTERNATE: u64 = (FLOW_ALTERNATE as u64) << 32;
 
 /// What of a frame is known of its flow.
+#[repr(C)]
 #[derive(Clone, Copy)]
 pub(crate) struct Shape {
     /// The key: four words, or seven of IPv6.
     pub(crate) words: [u64; WORDS],
     /// `KIND_*` without its flags; 0: unparsable.
     pub(crate) kind: u8,
-    /// Whether `tcp` is.
-    pub(crate) is_tcp: bool,
+    /// Whether `tcp` is: not 0.
+    pub(crate) is_tcp: u8,
     /// What TCP says.
     pub(crate) tcp: Tcp,
+}
+
+/// Where a frame that is not plain is read to.
+#[repr(C)]
+pub(crate) struct AnyShape {
+    shape: Shape,
+    parsed: Parsed,
 }
 
 #[repr(C, packed(2))]
@@ -84,7 +93,7 @@ impl Shape {
     /// Reads the frame. `pair`: the first two words of its key.
     #[inline(always)]
     pub(crate) fn of(skb: Skb, pair: [u64; 2]) -> Self {
-        let mut shape = Self { words: [pair[0], pair[1], 0, 0, 0, 0, 0], kind: 0, is_tcp: false, tcp: Tcp::default() };
+        let mut shape = Self { words: [pair[0], pair[1], 0, 0, 0, 0, 0], kind: 0, is_tcp: 0, tcp: Tcp::default() };
         let packet = Packet::of(skb);
         if !packet.is_tagged() {
             if let Some(ip) = packet.at::<RawIpv4>(0) {
@@ -129,8 +138,13 @@ impl Shape {
                 }
             }
         }
-        read_any(skb, &mut shape);
-        shape
+        let Some(any) = SHAPE.get_ptr_mut(0) else { return shape };
+        // SAFETY: this processor's own element.
+        let any = unsafe { &mut *any };
+        any.shape = shape;
+        any.parsed = Parsed::default();
+        read_any(skb, any);
+        any.shape
     }
 
     /// Reads the TCP header behind its ports; `end`: where the IP packet ends by its own header, 14 if it does not say.
@@ -145,7 +159,7 @@ impl Shape {
         if tcp.offset < 0x50 || payload_at > end {
             return;
         }
-        self.is_tcp = true;
+        self.is_tcp = 1;
         self.tcp = Tcp {
             sequence: u32::from_be(tcp.sequence),
             payload_bytes: end - payload_at,
@@ -165,17 +179,19 @@ fn tail(ports: RawPorts, protocol: u8, kind: u8) -> u64 {
 
 /// Reads what is not plain.
 #[inline(never)]
-fn read_any(skb: Skb, shape: &mut Shape) -> u64 {
+fn read_any(skb: Skb, any: &mut AnyShape) -> u64 {
     if skb.is_scattered() {
         // What cannot be pulled is found to be cut short.
         skb.pull_headers();
     }
     let packet = Packet::of(skb);
-    let Ok(Parsed { outer, tail, addresses_at, tcp }) = flow::parse(&packet, skb.frame_bytes(), skb.gso_size() != 0)
-    else {
+    let AnyShape { shape, parsed } = any;
+    if flow::parse_into(&packet, skb.frame_bytes(), skb.gso_size() != 0, parsed).is_err() {
         return 0;
-    };
+    }
+    let Parsed { outer, tail, addresses_at, tcp } = *parsed;
     let kind = tail.kind & KIND_MASK;
+    let addresses_at = within_headers(addresses_at);
     shape.words[1] |= u64::from(outer) << 48;
     let last = u64::from(tail.source_port)
         | u64::from(tail.destination_port) << 16
@@ -197,7 +213,7 @@ fn read_any(skb: Skb, shape: &mut Shape) -> u64 {
         shape.words[6] = last;
     }
     if let Some(tcp) = tcp {
-        shape.is_tcp = true;
+        shape.is_tcp = 1;
         shape.tcp = tcp;
     }
     // Link flows are in the map of the shorter keys.

@@ -6,7 +6,7 @@
 use switch_common::wire::{self, TAG_BYTES, TPID_C, TPID_S};
 use switch_common::{DropReason, Tally};
 
-use crate::packet::{Packet, Skb};
+use crate::packet::{Packet, Skb, forget};
 
 /// No fault: not the number of any reason.
 const SOUND: u8 = 0;
@@ -34,7 +34,7 @@ impl Weight {
         let bytes = skb.frame_bytes();
         let mut weight = Self { bytes, fault: SOUND, extra_frames: 0, header_bytes: 0, longest_bytes: bytes };
         if skb.gso_size() != 0 {
-            let found = SuperWeight(weigh_super_frame(skb, trusted));
+            let found = SuperWeight(forget(weigh_super_frame(skb, trusted)));
             weight.fault = found.fault();
             weight.extra_frames = found.extra_frames();
             weight.header_bytes = found.header_bytes();
@@ -50,7 +50,7 @@ impl Weight {
         });
         // A tag among the bytes, or not even the bytes to tell.
         if ethertype == TPID_C.to_be() || ethertype == TPID_S.to_be() {
-            weight.fault = fault_of_tags(skb);
+            weight.fault = forget(u64::from(fault_of_tags(skb))) as u8;
         }
         weight
     }

@@ -136,7 +136,7 @@ impl FlowsTable {
         Flows {
             enabled: self.enabled,
             max: self.max.get(),
-            per_port: self.per_port.map_or(Flows::share(self.max.get()), |value| value.get()),
+            per_port: self.per_port.map_or(Flows::share(self.max.get()), Bounded::get),
             idle: secs(self.idle_secs),
             closed: secs(self.closed_secs),
             active: secs(self.active_secs),

@@ -40,6 +40,18 @@ pub trait VerdictCache {
     fn seen_since_last(&mut self, each: &mut dyn FnMut(&PairKey));
 }
 
+/// Remembers nothing: for a loop without a kernel half.
+#[derive(Clone, Copy, Debug, Default)]
+pub struct NoCache;
+
+impl VerdictCache for NoCache {
+    fn teach(&mut self, _: PairKey, _: PairVerdict, _: Nanos, _: &Cell) {}
+    fn backlog_ended(&mut self) {}
+    fn forget_station(&mut self, _: VlanId, _: MacAddr) {}
+    fn forget_where(&mut self, _: &mut dyn FnMut(&PairKey, &PairVerdict) -> bool) {}
+    fn seen_since_last(&mut self, _: &mut dyn FnMut(&PairKey)) {}
+}
+
 /// What the index knows of a pair that is in the kernel.
 #[derive(Clone, Copy, Debug)]
 struct Installed {

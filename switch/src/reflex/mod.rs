@@ -68,7 +68,7 @@ pub struct Load {
 
 impl Default for Load {
     fn default() -> Self {
-        Self { hook: Hook::Auto, flows: true, flows_max: FLOWS_MAX as u32 }
+        Self { hook: Hook::Auto, flows: true, flows_max: FLOWS_MAX }
     }
 }
 
@@ -236,8 +236,7 @@ impl Reflex {
         let clock = program(&mut self.ebpf, CLOCK)?;
         // The shortest frame that the kernel takes for a test run.
         let frame = [0u8; 14];
-        let mut options = TestRunOptions::default();
-        options.data_in = Some(&frame);
+        let options = TestRunOptions { data_in: Some(&frame), ..TestRunOptions::default() };
         let refused = |source| ReflexError::Program { program: CLOCK, source: Box::new(source) };
         clock.test_run(options).map(|result| result.return_value).map_err(refused)
     }
