@@ -17,8 +17,8 @@ use utoipa::ToSchema;
 use super::counters::Counters;
 use super::half::Half;
 use super::key::{FlowKey, Network, Ports, RawKey};
+use super::moment::Moment;
 use super::tcp::{Handshake, Health, TcpFlags, only_knocked};
-use super::tracker::Moment;
 
 /// Why a conversation was given out.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, Serialize, Deserialize, ToSchema)]

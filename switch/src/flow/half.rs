@@ -5,8 +5,8 @@ use switch_common::{DropReason, VERDICT_ARMED, VERDICT_DROP, VERDICT_PUNT};
 
 use super::conversation::Verdict;
 use super::counters::Counters;
+use super::moment::Moment;
 use super::tcp::TcpFlags;
-use super::tracker::Moment;
 
 /// One direction at one ingress port.
 #[derive(Clone, Copy, Debug)]

@@ -3,6 +3,7 @@
 //! A *raw* key is what identifies an entry of the kernel's tables; it is compared, hashed and turned round as it is. A
 //! [`FlowKey`] is the same thing read: the kernel's bytes are checked once, when an entry is first seen.
 
+use std::hash::{Hash, Hasher};
 use std::net::IpAddr;
 
 use switch_common::flow::{
@@ -18,12 +19,35 @@ const ICMP: u8 = 1;
 const ICMPV6: u8 = 58;
 
 /// The key of an entry, as it lies in the kernel's table.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum RawKey {
     /// Of the table for IPv4 and for everything that is not IP.
     V4(FlowKey4),
     /// Of the table for IPv6.
     V6(FlowKey6),
+}
+
+/// In few words: it is done for every entry in every sweep.
+impl Hash for RawKey {
+    fn hash<H: Hasher>(&self, state: &mut H) {
+        let (pair, tail) = (self.pair(), self.tail());
+        for (station, number) in [(pair.destination, pair.ingress), (pair.source, pair.outer)] {
+            let high = station.into_iter().fold(0, |high: u64, byte| high << 8 | u64::from(byte));
+            state.write_u64(high << 16 | u64::from(number));
+        }
+        match self {
+            Self::V4(key) => {
+                let [source, destination] = [key.source_address, key.destination_address].map(u32::from_ne_bytes);
+                state.write_u64(u64::from(source) << 32 | u64::from(destination));
+            }
+            Self::V6(key) => {
+                state.write_u128(u128::from_ne_bytes(key.source_address));
+                state.write_u128(u128::from_ne_bytes(key.destination_address));
+            }
+        }
+        let ports = u64::from(tail.source_port) << 48 | u64::from(tail.destination_port) << 32;
+        state.write_u64(ports | u64::from(tail.inner) << 16 | u64::from(tail.protocol) << 8 | u64::from(tail.kind));
+    }
 }
 
 impl RawKey {

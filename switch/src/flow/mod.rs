@@ -23,6 +23,7 @@ pub mod filter;
 mod half;
 mod histogram;
 mod key;
+mod moment;
 mod record;
 mod tcp;
 mod totals;
@@ -33,10 +34,11 @@ pub use counters::Counters;
 pub use filter::{Filter, FilterError};
 pub use histogram::Histogram;
 pub use key::{FlowKey, Network, NotAKey, Ports, RawKey, Tag, Tags, Transport};
+pub use moment::{Limits, Moment};
 pub use record::{Direction, Named, Names, Record};
 pub use tcp::{Handshake, Health, TcpFlags};
 pub use totals::{PAIRS_MAX, PairTraffic, PortHealth, Totals, Transports};
-pub use tracker::{Entry, Limits, Moment, Sweep, Tracker};
+pub use tracker::{Entry, Sweep, Tracker};
 
 #[cfg(test)]
 mod tests;

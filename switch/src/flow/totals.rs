@@ -12,8 +12,8 @@ use switch_common::{PortId, Tally};
 use super::counters::Counters;
 use super::histogram::Histogram;
 use super::key::{RawKey, Transport};
+use super::moment::Moment;
 use super::tcp::Handshake;
-use super::tracker::Moment;
 
 /// Pairs of ports that are told apart.
 pub const PAIRS_MAX: usize = 65_536;

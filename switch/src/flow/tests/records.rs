@@ -3,6 +3,7 @@
 use std::collections::BTreeMap;
 
 use serde_json::json;
+use switch_common::flow::KIND_LINK;
 use utoipa::PartialSchema;
 
 use super::*;
@@ -90,6 +91,8 @@ fn what_is_not_ip_is_named_by_its_type() {
     for (ethertype, name) in [(0x0806, "arp"), (0x88cc, "lldp"), (0, "802.3"), (0x88b5, "0x88b5")] {
         link.tail.source_port = ethertype;
         let record = of(link, 0);
+        let text = serde_json::to_string(&record).unwrap();
+        assert_eq!(serde_json::from_str::<Record>(&text).unwrap(), record);
         assert_eq!((record.network_type.as_str(), record.community_id), (name, None));
         assert_eq!((record.source_port, record.tcp), (None, None));
     }
