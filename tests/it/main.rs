@@ -29,6 +29,7 @@ mod floods;
 mod frames_in_order;
 mod guests;
 mod harness_itself;
+mod hostile_guests;
 mod lifecycle;
 mod links;
 mod memory;
