@@ -10,7 +10,7 @@ use std::path::Path;
 use std::thread;
 
 use anyhow::{Context as _, Result, ensure};
-use rustix::mount::{MountFlags, MountPropagationFlags, mount, mount_bind, mount_change};
+use rustix::mount::{MountFlags, MountPropagationFlags, mount, mount_bind, mount_change, mount_remount};
 
 use crate::command::{run, text, words};
 use crate::requirements::{self, Need};
@@ -64,6 +64,12 @@ impl Arena {
     /// Runs `ip` with these words.
     pub fn ip(&self, line: &str) -> Result<String> {
         text(words("ip").args(line.split_whitespace()))
+    }
+
+    /// Makes a device one that nobody here may open, root neither.
+    pub fn forbid_device(&self, path: &str) -> Result<()> {
+        mount_bind(path, path)?;
+        Ok(mount_remount(path, MountFlags::BIND | MountFlags::NODEV, c"")?)
     }
 
     /// Whether a netdev exists here.
