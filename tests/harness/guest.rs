@@ -42,6 +42,13 @@ pub struct Kernel {
     modules: Vec<PathBuf>,
 }
 
+impl Kernel {
+    /// The file to boot, a bzImage.
+    pub fn image(&self) -> &Path {
+        &self.image
+    }
+}
+
 /// The kernel, downloaded into `cache` unless it is there.
 pub fn kernel(cache: &Path) -> Result<Kernel> {
     let folder = cache.join("guest-kernel");

@@ -21,6 +21,7 @@ macro_rules! in_every_mode {
 
 mod bad_api;
 mod bad_frames;
+mod bad_guests;
 mod bad_requests;
 mod configuration;
 mod containers;
