@@ -17,7 +17,7 @@ use rustix::fs::{FlockOperation, flock};
 
 use crate::command::{self, Running, words};
 use crate::requirements::on_path;
-use crate::wait;
+use crate::{cli, wait};
 
 /// Debian's name for the newest kernel without drivers for bare metal.
 const PACKAGE: &str = "linux-image-cloud-amd64";
@@ -40,6 +40,13 @@ const DONE: &str = "weft-done ";
 pub struct Kernel {
     image: PathBuf,
     modules: Vec<PathBuf>,
+}
+
+impl Kernel {
+    /// The file to boot, a bzImage.
+    pub fn image(&self) -> &Path {
+        &self.image
+    }
 }
 
 /// The kernel, downloaded into `cache` unless it is there.
@@ -81,13 +88,28 @@ fn find(root: &Path) -> Result<Kernel> {
     Ok(Kernel { image: only_entry(&root.join("boot"), "vmlinuz")?, modules })
 }
 
-/// Packs busybox, the modules and an init that obeys the console.
+/// Copies a program into the guest's `bin`, without what only a debugger reads, and the libraries that it needs to where they
+/// are here.
+fn program(path: &Path, root: &Path) -> Result<()> {
+    let to = root.join("bin").join(path.file_name().context("a program has a name")?);
+    command::text(words("strip -o").arg(to).arg(path))?;
+    let needed = command::text(words("ldd").arg(path))?;
+    for library in needed.split_whitespace().filter_map(|word| word.strip_prefix('/')) {
+        let to = root.join(library);
+        fs::create_dir_all(to.parent().unwrap_or(root))?;
+        fs::copy(Path::new("/").join(library), to).with_context(|| library.to_owned())?;
+    }
+    Ok(())
+}
+
+/// Packs busybox, the program that talks by numbered datagrams, the modules and an init that obeys the console.
 fn initramfs(kernel: &Kernel) -> Result<PathBuf> {
     let root = PathBuf::from("/run/guest");
     for folder in ["bin", "dev", "proc", "sys", "tmp", "www"] {
         fs::create_dir_all(root.join(folder))?;
     }
     fs::copy(on_path("busybox").context("no busybox")?, root.join("bin/busybox"))?;
+    program(&cli::built("numbered")?, &root)?;
     let mut init = String::from(
         "#!/bin/busybox sh\n/bin/busybox --install -s /bin\nexport PATH=/bin\nmount -t devtmpfs dev /dev\n\
          mount -t proc proc /proc\nmount -t sysfs sys /sys\nstty -echo\n",

@@ -17,6 +17,7 @@ pub mod guest;
 pub mod http;
 pub mod micro;
 pub mod namespace;
+pub mod numbered;
 pub mod pcap;
 pub mod play;
 pub mod requirements;

@@ -49,7 +49,7 @@ impl Need {
                 let opened = fs::File::options().read(true).write(true).open("/dev/kvm");
                 opened.err().map(|error| format!("/dev/kvm: {error}"))
             }
-            Self::Qemu => ["qemu-system-x86_64", "busybox", "cpio", "dpkg-deb", "apt-get"]
+            Self::Qemu => ["qemu-system-x86_64", "busybox", "cpio", "dpkg-deb", "apt-get", "strip"]
                 .into_iter()
                 .find(|program| on_path(program).is_none())
                 .map(|program| format!("{program} is not on PATH")),
