@@ -11,10 +11,12 @@
 )]
 
 mod addr;
+mod drops;
 mod layout;
 mod reason;
 pub mod wire;
 
 pub use addr::{MacAddr, NotAMac, PORT_ID_MAX, PortId, VlanId};
+pub use drops::*;
 pub use layout::*;
 pub use reason::{DropReason, Way};

@@ -18,6 +18,8 @@
 #![cfg_attr(target_arch = "bpf", feature(asm_experimental_arch))]
 
 mod booking;
+mod evidence;
+mod kernel_drop;
 mod maps;
 mod packet;
 mod punt;
@@ -56,13 +58,13 @@ fn port_ingress(ctx: TcContext) -> i32 {
     if flags & PORT_UP == 0 {
         // Slot 0 is no port, and never up.
         let reason = if id == 0 { DropReason::Other } else { DropReason::PortDown };
-        return drop_frame(id, Way::Ingress, reason, weight.bytes);
+        return drop_frame(skb, id, Way::Ingress, reason, weight.bytes);
     }
     if weight.fault != 0 {
-        return drop_by_number(id, Way::Ingress, weight.fault, weight.bytes);
+        return drop_by_number(skb, id, Way::Ingress, weight.fault, weight.bytes);
     }
     let Some(pair) = pair_of(skb, id) else {
-        return drop_frame(id, Way::Ingress, DropReason::Malformed, weight.bytes);
+        return drop_frame(skb, id, Way::Ingress, DropReason::Malformed, weight.bytes);
     };
     // SAFETY: an element of a map; read before the verdict whose generation is compared with it.
     let settings = unsafe { settings.read_volatile() };
@@ -91,16 +93,16 @@ fn inject(ctx: TcContext) -> i32 {
     if id == 0 {
         // Only the brain writes here, and never this: worth a line in the log, and no guest can cause it.
         warn!(&ctx, "a copy of {} bytes for port {} was written to the punt tap: dropped", bytes, tag);
-        return drop_frame(0, Way::Egress, DropReason::Other, bytes);
+        return drop_frame(skb, 0, Way::Egress, DropReason::Other, bytes);
     }
     // SAFETY: an element of a map, found by a lookup.
     let ifindex = unsafe { (*port).ifindex };
     if ifindex == 0 {
-        return drop_frame(id, Way::Egress, DropReason::EgressGone, bytes);
+        return drop_frame(skb, id, Way::Egress, DropReason::EgressGone, bytes);
     }
     // SAFETY: the context of a running classifier.
     if unsafe { bpf_skb_vlan_pop(skb.0) } != 0 {
-        return drop_frame(id, Way::Egress, DropReason::InjectFailed, bytes);
+        return drop_frame(skb, id, Way::Egress, DropReason::InjectFailed, bytes);
     }
     // Without a look at its fault: the brain has decided.
     let weight = Weight::of(skb, true);
@@ -152,18 +154,18 @@ fn repeat(skb: Skb, id: u32, counters: *mut PortCounters, verdict: *mut PairVerd
     }
     let action = verdict.action;
     if action != VERDICT_FORWARD && action != VERDICT_FORWARD_PEER {
-        return drop_by_number(id, Way::Ingress, verdict.reason, weight.bytes);
+        return drop_by_number(skb, id, Way::Ingress, verdict.reason, weight.bytes);
     }
     let egress = u32::from(verdict.egress);
     let Some(out) = COUNTERS.get_ptr_mut(egress) else {
-        return drop_frame(id, Way::Ingress, DropReason::Other, weight.bytes);
+        return drop_frame(skb, id, Way::Ingress, DropReason::Other, weight.bytes);
     };
     // SAFETY: elements of a per-CPU map; one CPU runs one program at a time here.
     unsafe { (*counters).forwarded += 1 };
     // SAFETY: as above.
     unsafe { (*out).copies += 1 };
     if weight.exceeds(verdict.frame_bytes_max, skb) {
-        return drop_frame(egress, Way::Egress, DropReason::TooBig, weight.bytes);
+        return drop_frame(skb, egress, Way::Egress, DropReason::TooBig, weight.bytes);
     }
     // SAFETY: as above.
     weight.book(unsafe { &raw mut (*out).egress });

@@ -22,7 +22,7 @@ use crate::packet::Skb;
 /// the brain anyway.
 #[inline(never)]
 pub(crate) fn punt(skb: Skb, id: u32, to_group: bool, bytes: u32) -> i32 {
-    let drop = |reason| drop_frame(id, Way::Ingress, reason, bytes);
+    let drop = |reason| drop_frame(skb, id, Way::Ingress, reason, bytes);
     let (Some(settings), Some(port)) = (SETTINGS.get_ptr(0), PORTS.get_ptr(id)) else { return drop(DropReason::Other) };
     let (Some(buckets), Some(punts)) = (BUCKETS.get_ptr_mut(id), PUNTS.get_ptr_mut(0)) else {
         return drop(DropReason::Other);

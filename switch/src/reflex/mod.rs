@@ -15,9 +15,12 @@
 
 mod attach;
 mod brain;
+mod btf;
 mod counters;
 mod diagnostics;
 mod error;
+mod evidence;
+mod kernel_drops;
 mod maps;
 mod netlink;
 mod pins;
@@ -39,10 +42,14 @@ pub use attach::{Attachment, ForeignProgram, Hook};
 pub use brain::{BrainCells, BrainPage, Cell, DropCells};
 pub use diagnostics::Diagnostics;
 pub use error::ReflexError;
+pub use evidence::EvidenceRing;
+pub use kernel_drops::{KernelDrop, KernelReasons};
 pub use pins::Adopted;
 pub use verdicts::{VerdictError, VerdictMap};
 
 use attach::{Dirs, Netdev};
+use evidence::EvidenceTally;
+use kernel_drops::{Facts, KernelDrops, LAYOUT_GLOBAL};
 use maps::Maps;
 use pins::Pins;
 
@@ -61,6 +68,9 @@ pub struct Reflex {
     brain: Arc<BrainPage>,
     hook: Hook,
     dirs: Dirs,
+    kernel_drops: KernelDrops,
+    evidence: Option<EvidenceRing>,
+    evidence_counts: EvidenceTally,
 }
 
 impl Reflex {
@@ -80,15 +90,29 @@ impl Reflex {
             loader.map_pin_path(name, path);
         }
         let object = |source| ReflexError::Object { source: Box::new(source) };
+        let facts = Facts::gather();
+        loader.override_global(LAYOUT_GLOBAL, &facts.layout, true);
         let mut ebpf = loader.load(OBJECT).map_err(object)?;
         // Before the maps are taken: the instructions name them by descriptors that must still be open.
         for name in [PORT_INGRESS, INJECT] {
             let refused = |source| ReflexError::Program { program: name, source: Box::new(source) };
             program(&mut ebpf, name)?.load().map_err(refused)?;
         }
+        let kernel_drops = KernelDrops::start(&mut ebpf, facts, &pins.trace())?;
+        let (evidence, evidence_counts) = evidence::take(&mut ebpf, kernel_drops.reasons())?;
         let (maps, verdicts, brain) = Maps::take(&mut ebpf)?;
         let dirs = Dirs { links: pins.links(), filters: pins.filters() };
-        let reflex = Self { ebpf, maps, verdicts: Some(verdicts), brain: Arc::new(brain), hook, dirs };
+        let reflex = Self {
+            ebpf,
+            maps,
+            verdicts: Some(verdicts),
+            brain: Arc::new(brain),
+            hook,
+            dirs,
+            kernel_drops,
+            evidence: Some(evidence),
+            evidence_counts,
+        };
         Ok((reflex, adopted))
     }
 
