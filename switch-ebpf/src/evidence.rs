@@ -46,9 +46,8 @@ pub(crate) fn take_turn(last: *mut u32) -> Option<u64> {
         return None;
     }
     // SAFETY: as above.
-    let (_, won) = unsafe {
-        atomic_cxchg::<u32, { AtomicOrdering::Relaxed }, { AtomicOrdering::Relaxed }>(last, seen, second)
-    };
+    let (_, won) =
+        unsafe { atomic_cxchg::<u32, { AtomicOrdering::Relaxed }, { AtomicOrdering::Relaxed }>(last, seen, second) };
     won.then_some(now_ns)
 }
 

@@ -11,6 +11,7 @@
 
 mod diagnostics;
 mod down;
+mod evidence;
 mod lock;
 mod reload;
 
@@ -30,6 +31,7 @@ use crate::dataplane::Loop;
 use crate::dataplane::commands::Command;
 use crate::dataplane::thread::{Commands, now, spawn};
 use crate::dataplane::verdicts::{NoCache, VerdictIndex};
+use crate::evidence::Testimony;
 use crate::fdb::{Fdb, FdbLimits};
 use crate::forwarding::Tables;
 use crate::port::attach::Host;
@@ -78,15 +80,18 @@ async fn serve(runtime: &Runtime) -> Result<()> {
 
     let host = Host::connect()?;
     let events = monitor::watch()?;
-    let Started { reflex, commands, ended, punt_ifindex } = match start(runtime, &host, &saved.ports).await {
-        Ok(started) => started,
-        Err(error) => {
-            if runtime.on_stop == OnStop::Remove && saved.ports.is_empty() {
-                leave(runtime, &host).await?;
+    let Started { mut reflex, commands, ended, punt_ifindex, testimony } =
+        match start(runtime, &host, &saved.ports).await {
+            Ok(started) => started,
+            Err(error) => {
+                if runtime.on_stop == OnStop::Remove && saved.ports.is_empty() {
+                    leave(runtime, &host).await?;
+                }
+                return Err(error);
             }
-            return Err(error);
-        }
-    };
+        };
+    let ring = reflex.evidence();
+    let witness = testimony.tally();
     let parts = Parts {
         runtime: runtime.clone(),
         host: host.clone(),
@@ -95,6 +100,7 @@ async fn serve(runtime: &Runtime) -> Result<()> {
         store,
         saved,
         punt_ifindex,
+        witness,
     };
     let mut control = Control::new(parts);
     control.adopt(same_boot).await;
@@ -103,6 +109,9 @@ async fn serve(runtime: &Runtime) -> Result<()> {
         tracing::error!(%error, "the configuration's ports could not be made; those that were there go on");
     }
     let handle = Handle::new(control);
+    if let Some(ring) = ring {
+        evidence::listen(ring, testimony, handle.clone())?;
+    }
 
     let (stop, stopped) = watch::channel(false);
     let api = tokio::spawn(socket.serve(handle.clone(), told(stopped.clone())));
@@ -210,6 +219,7 @@ struct Started {
     commands: Commands,
     ended: oneshot::Receiver<io::Result<()>>,
     punt_ifindex: u32,
+    testimony: Testimony,
 }
 
 /// Loads or adopts the reflex, makes or adopts the punt tap, and starts the loop between them.
@@ -235,19 +245,20 @@ async fn start(runtime: &Runtime, host: &Host, ports: &[SavedPort]) -> Result<St
     let userspace = runtime.datapath == Datapath::Userspace;
     let generation = settings.generation.max(1) + u32::from(userspace);
     host.raise_punt_tap(&tap).await?;
+    let (witness, testimony) = crate::evidence::witness();
     let (commands, thread) = if userspace {
-        spawn(Loop::new(tap, NoCache, tables, brain, runtime.aging), tell)?
+        spawn(Loop::new(tap, NoCache, tables, brain, runtime.aging).witnessed_by(witness), tell)?
     } else {
         let index = VerdictIndex::adopt(reflex.verdicts()?, generation);
         relearn(&mut tables.fdb, &index, ports);
-        spawn(Loop::new(tap, index, tables, brain, runtime.aging), tell)?
+        spawn(Loop::new(tap, index, tables, brain, runtime.aging).witnessed_by(witness), tell)?
     };
     // The loop says through `ended` how it ended; the thread itself has nothing more to tell.
     drop(thread);
     reflex.attach_inject(runtime.name.as_str(), punt_ifindex)?;
     let flags = SETTING_PUNT | if userspace { SETTING_PUNT_UNLIMITED } else { 0 };
     reflex.set_settings(Settings { punt_ifindex, generation, flags, punt_in_flight_max: PUNT_IN_FLIGHT_MAX })?;
-    Ok(Started { reflex, commands, ended, punt_ifindex })
+    Ok(Started { reflex, commands, ended, punt_ifindex, testimony })
 }
 
 /// The verdicts of an earlier brain say where its stations live. Only those that forward do: a refused source may be

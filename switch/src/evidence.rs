@@ -157,12 +157,9 @@ mod tests {
     #[test]
     fn one_frame_per_port_side_reason_and_second_is_kept() {
         let (mut witness, mut testimony) = witness();
-        for (second, reason) in [
-            (5, DropReason::TooBig),
-            (5, DropReason::TooBig),
-            (5, DropReason::Hairpin),
-            (6, DropReason::TooBig),
-        ] {
+        for (second, reason) in
+            [(5, DropReason::TooBig), (5, DropReason::TooBig), (5, DropReason::Hairpin), (6, DropReason::TooBig)]
+        {
             witness.see(PORT, Way::Ingress, reason, &[second; 200], Nanos(u64::from(second) * 1_000_000_000));
         }
         let kept: Vec<_> = std::iter::from_fn(|| testimony.try_next()).collect();

@@ -167,6 +167,7 @@ fn dropped(frames: u64) -> DropInfo {
         description: "too much".to_owned(),
         frames,
         bytes: frames * 60,
+        evidence: Vec::new(),
     }
 }
 

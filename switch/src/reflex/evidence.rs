@@ -13,10 +13,10 @@ use aya::Ebpf;
 use aya::maps::{Array, MapData, RingBuf};
 use switch_common::{DropReason, EVIDENCE_BYTES_MAX, EVIDENCE_OURS, EvidenceCounts};
 
+use super::Reflex;
 use super::error::ReflexError;
 use super::kernel_drops::KernelReasons;
 use super::maps::with_fd;
-use super::Reflex;
 use crate::evidence::{Evidence, EvidenceSums};
 use crate::fdb::Nanos;
 

@@ -18,8 +18,8 @@ use aya::programs::{BtfTracePoint, Program};
 use aya::{Btf, Ebpf, Endianness};
 use switch_common::{DropCell, KernelDropCell, KernelDropKey, KernelLayout, PORT_SLOTS, PortId, Way};
 
-use super::maps::{CHUNK, with_fd};
 use super::error::ReflexError;
+use super::maps::{CHUNK, with_fd};
 use super::{Reflex, btf, sys};
 
 /// The tracepoint.
@@ -141,7 +141,8 @@ impl KernelDrops {
     pub(super) fn start(ebpf: &mut Ebpf, facts: Facts, pin: &Path) -> Result<Self, ReflexError> {
         let (cells, cells_fd) = with_fd(ebpf, "KERNEL_DROPS")?;
         let (rest, rest_fd) = with_fd(ebpf, "KERNEL_DROPS_REST")?;
-        let jump = ebpf.take_map("KERNEL_DROP").ok_or_else(|| ReflexError::Foreign { what: "map KERNEL_DROP".into() })?;
+        let jump =
+            ebpf.take_map("KERNEL_DROP").ok_or_else(|| ReflexError::Foreign { what: "map KERNEL_DROP".into() })?;
         let mut jump = ProgramArray::try_from(jump).map_err(ReflexError::map("KERNEL_DROP"))?;
         let problem = match facts.btf {
             None => facts.problem,

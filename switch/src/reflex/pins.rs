@@ -17,7 +17,8 @@ use std::path::{Path, PathBuf};
 
 use aya::maps::{MapInfo, MapType};
 use switch_common::{
-    BrainPort, EVENTS_BYTES, EvidenceCounts, EvidenceTurns, KERNEL_DROPS_MAX, KernelDropCell, KernelDropKey, LAYOUT_VERSION, LINK_SLOTS, LINKS_HIGH_MAX, PORT_SLOTS, PairKey, PairVerdict, PortBuckets, PortConfig,
+    BrainPort, EVENTS_BYTES, EvidenceCounts, EvidenceTurns, KERNEL_DROPS_MAX, KernelDropCell, KernelDropKey,
+    LAYOUT_VERSION, LINK_SLOTS, LINKS_HIGH_MAX, PORT_SLOTS, PairKey, PairVerdict, PortBuckets, PortConfig,
     PortCounters, PortDrops, Settings, VERDICTS_MAX,
 };
 
