@@ -99,8 +99,20 @@ impl Control {
         let ids = Ids::new(saved.names.clone());
         let brain = reflex.brain();
         let watch = lost::Watch::default();
-        let ports = BTreeMap::new();
-        Self { runtime, host, reflex, brain, commands, store, saved, ids, ports, punt_ifindex, witness, watch }
+        Self {
+            runtime,
+            host,
+            reflex,
+            brain,
+            commands,
+            store,
+            saved,
+            ids,
+            ports: BTreeMap::new(),
+            punt_ifindex,
+            witness,
+            watch,
+        }
     }
 
     fn port_mut(&mut self, name: &PortName) -> Result<&mut Port, ControlError> {

@@ -5,7 +5,9 @@
 
 use std::fmt::Write as _;
 
-use etherparse::{EtherType, LaxLinkExtSlice, LaxNetSlice, LaxSlicedPacket, TcpSlice, TransportSlice, ether_type};
+use etherparse::{
+    EtherType, LaxLinkExtSlice, LaxNetSlice, LaxSlicedPacket, LinkSlice, TcpSlice, TransportSlice, ether_type,
+};
 use switch_common::MacAddr;
 
 /// Describes the frame of `length` bytes that begins with `bytes`.
@@ -14,7 +16,7 @@ pub fn describe(bytes: &[u8], length: u32) -> String {
     let (Some(to), Some(from)) = (mac(bytes, 0), mac(bytes, 6)) else { return format!("{length} bytes") };
     let mut line = format!("{from} > {to} ");
     let Ok(packet) = LaxSlicedPacket::from_ethernet(bytes) else { return format!("{line}{length} bytes") };
-    let mut inner = packet.link.as_ref().and_then(|link| link.ether_payload()).map(|payload| payload.ether_type);
+    let mut inner = packet.link.as_ref().and_then(LinkSlice::ether_payload).map(|payload| payload.ether_type);
     for tag in &packet.link_exts {
         if let LaxLinkExtSlice::Vlan(tag) = tag {
             inner = Some(tag.ether_type());

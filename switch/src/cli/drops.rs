@@ -46,7 +46,7 @@ fn lines(fresh: &DropInfo) -> String {
     let Some((first, others)) = fresh.evidence.split_first() else { return format!("- {start} {numbers}\n") };
     let mut text = format!("{} {start} {numbers}  {}\n", first.time, frame(first));
     for other in others {
-        text.push_str(&format!("{} {start}  {}\n", other.time, frame(other)));
+        text.extend([&other.time, " ", &start, "  ", &frame(other), "\n"]);
     }
     text
 }

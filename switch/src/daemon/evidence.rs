@@ -27,7 +27,7 @@ pub(super) fn listen(mut ring: EvidenceRing, mut testimony: Testimony, handle: H
             seen.extend(std::iter::from_fn(|| testimony.try_next()));
             handle.tell(seen).await;
             tokio::select! {
-                rung = rings(&bell) => if !rung { return },
+                has_more = rings(&bell) => if !has_more { return },
                 told = testimony.next() => match told {
                     Some(evidence) => handle.tell(vec![evidence]).await,
                     // The loop has ended, and with it, soon, the daemon.

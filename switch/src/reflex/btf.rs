@@ -39,7 +39,8 @@ struct Type<'a> {
     kind: u32,
     /// Whether members' offsets hold a bit field's size too.
     packed: bool,
-    size_or_type: u32,
+    /// Its size, or the number of the type it is a name for.
+    target: u32,
     rest: &'a [u8],
 }
 
@@ -79,8 +80,8 @@ impl<'a> Btf<'a> {
             let info = word(head, 4)?;
             let (members, kind) = ((info & 0xffff) as usize, info >> 24 & 0x1f);
             let (rest, next) = behind.split_at_checked(rest_bytes(kind, members)?)?;
-            let (name, size_or_type) = (word(head, 0)?, word(head, 8)?);
-            types.push(Type { name, kind, packed: info >> 31 == 1, size_or_type, rest });
+            let (name, target) = (word(head, 0)?, word(head, 8)?);
+            types.push(Type { name, kind, packed: info >> 31 == 1, target, rest });
             records = next;
         }
         Some(Self { types, strings })
@@ -103,7 +104,7 @@ impl<'a> Btf<'a> {
             if !KINDS_TRANSPARENT.contains(&found.kind) {
                 return Some(found);
             }
-            number = found.size_or_type;
+            number = found.target;
         }
         None
     }
@@ -236,12 +237,12 @@ mod tests {
         let strings = b"\0s\0a\0b\0c\0e\0X\0";
         let info = |packed: u32, kind: u32, members: u32| packed << 31 | kind << 24 | members;
         let types: Vec<u32> = [
-            &[0, info(0, 1, 0), 4, 32][..],                                 // 1: int
-            &[0, info(1, KIND_STRUCT, 2), 16, 5, 1, 0, 7, 1, 3 << 24 | 69], // 2: { b; c : 3 at bit 69 }
-            &[0, info(0, KIND_UNION, 1), 16, 0, 2, 0],                      // 3: union { 2 }
-            &[0, info(0, 10, 0), 3],                                        // 4: const 3
-            &[1, info(0, KIND_STRUCT, 2), 24, 3, 1, 0, 0, 4, 64],           // 5: s
-            &[9, info(0, KIND_ENUM, 1), 4, 11, 7],                          // 6: e
+            &[0, info(0, 1, 0), 4, 32][..],                                   // 1: int
+            &[0, info(1, KIND_STRUCT, 2), 16, 5, 1, 0, 7, 1, 3 << 24 | 0x45], // 2: { b; c : 3 at bit 69 }
+            &[0, info(0, KIND_UNION, 1), 16, 0, 2, 0],                        // 3: union { 2 }
+            &[0, info(0, 10, 0), 3],                                          // 4: const 3
+            &[1, info(0, KIND_STRUCT, 2), 24, 3, 1, 0, 0, 4, 64],             // 5: s
+            &[9, info(0, KIND_ENUM, 1), 4, 11, 7],                            // 6: e
         ]
         .concat();
         let types: Vec<u8> = types.into_iter().flat_map(u32::to_ne_bytes).collect();

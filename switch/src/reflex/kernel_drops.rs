@@ -186,12 +186,16 @@ impl KernelDrops {
         };
         sys::lookup_all::<KernelDropKey, KernelDropCell>(self.cells_fd.as_fd(), CHUNK, 1, |key, cells| {
             let way = self.reasons.way(key.way, key.reason);
-            cells.iter().for_each(|cell| add(key.port, way, key.reason, cell));
+            for cell in cells {
+                add(key.port, way, key.reason, cell);
+            }
         })
         .map_err(ReflexError::map("KERNEL_DROPS"))?;
         sys::lookup_all::<u32, KernelDropCell>(self.rest_fd.as_fd(), PORT_SLOTS, 1, |id, cells| {
             let port = u16::try_from(*id).unwrap_or(0);
-            cells.iter().for_each(|cell| add(port, None, u32::MAX, cell));
+            for cell in cells {
+                add(port, None, u32::MAX, cell);
+            }
         })
         .map_err(ReflexError::map("KERNEL_DROPS_REST"))?;
         let drops = sums.into_iter().map(|((port, way, reason), dropped)| KernelDrop {
