@@ -10,7 +10,7 @@ use crate::describe::describe;
 /// List frames that did not arrive, by port and reason
 #[derive(Args, Debug)]
 pub(super) struct Options {
-    /// Go on: what is dropped from now on, looked at once a second, with a frame for each port, side and reason
+    /// Go on: what is dropped from now on, and frames of it, looked at once a second
     #[arg(short, long)]
     follow: bool,
 }

@@ -108,6 +108,19 @@ fn a_copy_that_vanishes_breaks_l2() {
 }
 
 #[test]
+fn evidence_that_vanishes_breaks_l7() {
+    let sums = |produced| EvidenceSums { produced, delivered: 4, lost: 2 };
+    assert_eq!(broken_by(|s| s.evidence = sums(6)), [""; 0]);
+    assert_eq!(broken_by(|s| s.evidence = sums(7)), ["L7 the switch: evidence = delivered + lost"]);
+    let waits = Snapshot { evidence: sums(7), ..quiet() };
+    assert_eq!(note(&waits, "evidence").unwrap(), "1 not fetched yet");
+    // Under traffic what waits is no fault, and what nobody produced is.
+    assert_eq!(broken(&check_moving(&waits, &waits, &waits)), [""; 0]);
+    let invented = Snapshot { evidence: sums(5), ..quiet() };
+    assert_eq!(broken(&check_moving(&invented, &invented, &invented)).len(), 1);
+}
+
+#[test]
 fn a_flood_that_misses_a_port_breaks_l3() {
     assert_eq!(broken_by(|s| s.switch.flood_eligible += 1), ["L3 the switch: eligible ports = copies of floods"]);
     let forgotten = broken_by(|s| {

@@ -152,8 +152,14 @@ impl<'a> Btf<'a> {
         }
     }
 
+    /// What the kernel half needs to know of this kernel, and what the kernel calls its reasons.
+    pub(super) fn facts(&self, netns: u32) -> Result<(KernelLayout, BTreeMap<u32, String>), BtfError> {
+        let reasons = self.drop_reasons()?;
+        Ok((self.layout(netns, &reasons)?, reasons))
+    }
+
     /// Every reason that the kernel has for dropping a frame, by number, as the kernel calls it.
-    pub(super) fn drop_reasons(&self) -> Result<BTreeMap<u32, String>, BtfError> {
+    fn drop_reasons(&self) -> Result<BTreeMap<u32, String>, BtfError> {
         let missing = BtfError::Missing("enum skb_drop_reason");
         let Some(found) = self.named(KIND_ENUM, "skb_drop_reason") else { return Err(missing) };
         let reason = |member: &[u8]| {
@@ -163,8 +169,7 @@ impl<'a> Btf<'a> {
         found.rest.chunks_exact(8).map(reason).collect::<Option<_>>().ok_or(BtfError::Malformed)
     }
 
-    /// What the kernel half needs to know of this kernel.
-    pub(super) fn layout(&self, netns: u32, reasons: &BTreeMap<u32, String>) -> Result<KernelLayout, BtfError> {
+    fn layout(&self, netns: u32, reasons: &BTreeMap<u32, String>) -> Result<KernelLayout, BtfError> {
         let number = |name: &str| reasons.iter().find(|(_, known)| *known == name).map(|(number, _)| *number);
         let (skb_vlan_word, skb_vlan_mask) = self.vlan_presence()?;
         Ok(KernelLayout {

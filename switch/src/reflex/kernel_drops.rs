@@ -107,9 +107,8 @@ impl Facts {
         let found = (|| -> anyhow::Result<_> {
             let netns = u32::try_from(fs::metadata("/proc/thread-self/ns/net")?.ino())?;
             let bytes = btf::read()?;
-            let own = btf::Btf::parse(&bytes)?;
-            let reasons = own.drop_reasons()?;
-            Ok((own.layout(netns, &reasons)?, Btf::parse(&bytes, Endianness::default())?, KernelReasons(reasons)))
+            let (layout, reasons) = btf::Btf::parse(&bytes)?.facts(netns)?;
+            Ok((layout, Btf::parse(&bytes, Endianness::default())?, KernelReasons(reasons)))
         })();
         match found {
             Ok((layout, btf, reasons)) => Self { layout, btf: Some(btf), reasons, problem: None },

@@ -91,7 +91,7 @@ impl Reflex {
         }
         let object = |source| ReflexError::Object { source: Box::new(source) };
         let facts = Facts::gather();
-        loader.override_global(LAYOUT_GLOBAL, &facts.layout, true);
+        loader.override_global(LAYOUT_GLOBAL, &facts.layout, true).btf(facts.btf.as_ref());
         let mut ebpf = loader.load(OBJECT).map_err(object)?;
         // Before the maps are taken: the instructions name them by descriptors that must still be open.
         for name in [PORT_INGRESS, INJECT] {
