@@ -12,6 +12,7 @@
 
 mod addr;
 mod drops;
+pub mod flow;
 mod layout;
 mod reason;
 pub mod wire;
