@@ -14,7 +14,7 @@ use crate::{DropCell, REASON_SLOTS};
 /// Different (port, side, reason) that the kernel's drops are told apart by.
 pub const KERNEL_DROPS_MAX: usize = 16_384;
 /// Size of the ring buffer of evidence.
-pub const EVENTS_BYTES: usize = 1 << 20;
+pub const EVENTS_BYTES: usize = 1 << 18;
 /// Bytes kept of a frame.
 pub const EVIDENCE_BYTES_MAX: usize = 128;
 

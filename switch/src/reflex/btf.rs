@@ -18,6 +18,8 @@ const KIND_UNION: u32 = 5;
 const KIND_ENUM: u32 = 6;
 /// Typedef, volatile, const, restrict and type tag: another type under another name.
 const KINDS_TRANSPARENT: [u32; 5] = [8, 9, 10, 11, 18];
+/// Length of the head that every record has.
+const HEAD_BYTES: usize = 12;
 /// Names of names: no kernel nests that deep.
 const DEPTH_MAX: u32 = 16;
 
@@ -44,6 +46,17 @@ struct Type<'a> {
     rest: &'a [u8],
 }
 
+impl<'a> Type<'a> {
+    /// The record at the beginning of these bytes.
+    fn read(bytes: &'a [u8]) -> Option<Self> {
+        let (head, behind) = bytes.split_at_checked(HEAD_BYTES)?;
+        let info = word(head, 4)?;
+        let (members, kind) = ((info & 0xffff) as usize, info >> 24 & 0x1f);
+        let rest = behind.get(..rest_bytes(kind, members)?)?;
+        Some(Self { name: word(head, 0)?, kind, packed: info >> 31 == 1, target: word(head, 8)?, rest })
+    }
+}
+
 /// Where a member is, in bits, and what it is.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 struct Place {
@@ -53,9 +66,10 @@ struct Place {
     kind: u32,
 }
 
-/// All types by number; number 0 is `void` and has no record.
+/// Where each type's record begins, by number; number 0 is `void` and has none.
 pub(super) struct Btf<'a> {
-    types: Vec<Type<'a>>,
+    records: &'a [u8],
+    starts: Vec<u32>,
     strings: &'a [u8],
 }
 
@@ -72,19 +86,19 @@ impl<'a> Btf<'a> {
         let header = |at: usize| word(bytes, at).map(|word| word as usize);
         let body = bytes.get(header(4)?..)?;
         let section = |from: usize, length: usize| body.get(from..from.checked_add(length)?);
-        let mut records = section(header(8)?, header(12)?)?;
+        let records = section(header(8)?, header(12)?)?;
         let strings = section(header(16)?, header(20)?)?;
-        let mut types = Vec::new();
-        while !records.is_empty() {
-            let (head, behind) = records.split_at_checked(12)?;
-            let info = word(head, 4)?;
-            let (members, kind) = ((info & 0xffff) as usize, info >> 24 & 0x1f);
-            let (rest, next) = behind.split_at_checked(rest_bytes(kind, members)?)?;
-            let (name, target) = (word(head, 0)?, word(head, 8)?);
-            types.push(Type { name, kind, packed: info >> 31 == 1, target, rest });
-            records = next;
+        let mut starts = Vec::new();
+        let mut at = 0;
+        while at < records.len() {
+            starts.push(u32::try_from(at).ok()?);
+            at += HEAD_BYTES + Type::read(records.get(at..)?)?.rest.len();
         }
-        Some(Self { types, strings })
+        Some(Self { records, starts, strings })
+    }
+
+    fn types(&self) -> impl Iterator<Item = Type<'a>> {
+        self.starts.iter().filter_map(|start| Type::read(self.records.get(*start as usize..)?))
     }
 
     fn name(&self, offset: u32) -> &'a [u8] {
@@ -93,14 +107,15 @@ impl<'a> Btf<'a> {
     }
 
     fn named(&self, kind: u32, name: &str) -> Option<Type<'a>> {
-        self.types.iter().find(|it| it.kind == kind && self.name(it.name) == name.as_bytes()).copied()
+        self.types().find(|it| it.kind == kind && self.name(it.name) == name.as_bytes())
     }
 
     /// A type by its number, under whatever names.
     fn resolve(&self, number: u32) -> Option<Type<'a>> {
         let mut number = number;
         for _ in 0..DEPTH_MAX {
-            let found = *self.types.get(number.checked_sub(1)? as usize)?;
+            let start = *self.starts.get(number.checked_sub(1)? as usize)?;
+            let found = Type::read(self.records.get(start as usize..)?)?;
             if !KINDS_TRANSPARENT.contains(&found.kind) {
                 return Some(found);
             }

@@ -15,7 +15,7 @@ use std::sync::Arc;
 use aya::maps::{Array, HashMap, MapData, ProgramArray};
 use aya::programs::links::FdLink;
 use aya::programs::{BtfTracePoint, Program};
-use aya::{Btf, Ebpf, Endianness};
+use aya::{Btf, Ebpf};
 use switch_common::{DropCell, KernelDropCell, KernelDropKey, KernelLayout, PORT_SLOTS, PortId, Way};
 
 use super::error::ReflexError;
@@ -106,9 +106,9 @@ impl Facts {
     pub(super) fn gather() -> Self {
         let found = (|| -> anyhow::Result<_> {
             let netns = u32::try_from(fs::metadata("/proc/thread-self/ns/net")?.ino())?;
-            let bytes = btf::read()?;
-            let (layout, reasons) = btf::Btf::parse(&bytes)?.facts(netns)?;
-            Ok((layout, Btf::parse(&bytes, Endianness::default())?, KernelReasons(reasons)))
+            // What is read here is let go before aya reads the same in its own way: together it is 30 MB.
+            let (layout, reasons) = btf::Btf::parse(&btf::read()?)?.facts(netns)?;
+            Ok((layout, Btf::from_sys_fs()?, KernelReasons(reasons)))
         })();
         match found {
             Ok((layout, btf, reasons)) => Self { layout, btf: Some(btf), reasons, problem: None },

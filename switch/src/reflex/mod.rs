@@ -113,6 +113,8 @@ impl Reflex {
         loader.override_global("ACCOUNT_FLOWS", &account, true);
         loader.map_max_entries("FLOWS4", how.flows_max.max(1)).map_max_entries("FLOWS6", (how.flows_max / 2).max(1));
         let object = |source| ReflexError::Object { source: Box::new(source) };
+        // The loader's own reading of the kernel's types makes room for the one that is used.
+        loader.btf(None);
         let facts = Facts::gather();
         loader.override_global(LAYOUT_GLOBAL, &facts.layout, true).btf(facts.btf.as_ref());
         let mut ebpf = loader.load(OBJECT).map_err(object)?;
