@@ -3,6 +3,7 @@
 //! Only where a frame is dropped anyway. What finds the ring full is counted as lost: produced = delivered + lost.
 
 use core::intrinsics::{AtomicOrdering, atomic_cxchg};
+use core::mem::offset_of;
 
 use aya_ebpf::helpers::bpf_skb_load_bytes;
 use aya_ebpf::helpers::generated::bpf_ktime_get_ns;
@@ -28,11 +29,13 @@ static EVIDENCE_COUNTS: Array<EvidenceCounts> = Array::with_max_entries(1, 0);
 const SECOND_NS: u64 = 1_000_000_000;
 /// Where a tag sits: behind the two addresses.
 const TAG_AT: usize = 12;
+/// The same in a record, in 16-bit words.
+const TAG_PLACE: usize = offset_of!(Evidence, bytes) / 2 + TAG_AT / 2;
 /// Where it ends.
 const TAG_END: usize = 16;
 
-/// The first of a frame's bytes that are kept, in 8-byte words.
-type Words = [u64; EVIDENCE_BYTES_MAX / 8];
+/// A record in 8-byte words.
+type Words = [u64; size_of::<Evidence>() / 8];
 
 /// Takes the turn of this second, unless it has been taken.
 #[inline(always)]
@@ -62,9 +65,9 @@ pub(crate) fn reserve() -> Option<RingBufEntry<Evidence>> {
         add_shared(unsafe { &raw mut (*counts).lost }, 1);
         return None;
     };
-    let evidence = entry.as_mut_ptr();
-    // SAFETY: a field of the entry, which is 8-byte aligned; the entry is ours until it is submitted.
-    unsafe { (&raw mut (*evidence).bytes).cast::<Words>().write([0; EVIDENCE_BYTES_MAX / 8]) };
+    let words = entry.as_mut_ptr().cast::<Words>();
+    // SAFETY: the entry is ours until it is submitted, and nothing but words.
+    unsafe { words.write([0; size_of::<Evidence>() / 8]) };
     Some(entry)
 }
 
@@ -104,7 +107,7 @@ fn load(skb: Skb, evidence: *mut Evidence) -> u16 {
     if copy(skb, 0, bytes, TAG_AT as u32) == 0 {
         return 0;
     }
-    put_tag(bytes, skb.vlan_proto() as u16, skb.vlan_tci() as u16);
+    put_tag(evidence, skb.vlan_proto() as u16, skb.vlan_tci() as u16);
     // SAFETY: within the field.
     let rest = unsafe { bytes.add(TAG_END) };
     TAG_END as u16 + copy(skb, TAG_AT as u32, rest, (EVIDENCE_BYTES_MAX - TAG_END) as u32) as u16
@@ -112,9 +115,9 @@ fn load(skb: Skb, evidence: *mut Evidence) -> u16 {
 
 /// Writes a tag where it belongs: its type in network order, its content in the host's.
 #[inline(always)]
-pub(crate) fn put_tag(bytes: *mut u8, proto: u16, tci: u16) {
-    // SAFETY: within the field, which is 8-byte aligned.
-    let at = unsafe { bytes.add(TAG_AT) }.cast::<u16>();
+pub(crate) fn put_tag(evidence: *mut Evidence, proto: u16, tci: u16) {
+    // SAFETY: within the entry.
+    let at = unsafe { evidence.cast::<u16>().add(TAG_PLACE) };
     // SAFETY: as above.
     unsafe { at.write(proto) };
     // SAFETY: as above.

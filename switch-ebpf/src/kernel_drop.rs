@@ -191,7 +191,7 @@ impl Frame {
         if copy(self.start, 12, bytes, 12) == 0 {
             return 0;
         }
-        put_tag(bytes, proto, tci);
+        put_tag(evidence, proto, tci);
         // SAFETY: within the field.
         let rest = unsafe { bytes.add(16) };
         16 + copy(self.start + 12, self.linear.saturating_sub(12), rest, EVIDENCE_BYTES_MAX as u32 - 16) as u16

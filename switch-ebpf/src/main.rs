@@ -112,10 +112,10 @@ fn port_ingress(ctx: TcContext) -> i32 {
         flow::note_drop(flow, reason);
         return drop_by_number(skb, id, Way::Ingress, reason, weight.bytes);
     }
-    let outcome = punt::punt(skb, id, pair[0] & 1 == 1, weight.bytes);
+    let outcome = punt::punt(skb, id, pair[0] & 1 == 1);
     if outcome & punt::REFUSED != 0 {
         flow::note_drop(flow, outcome as u8);
-        return TC_ACT_SHOT;
+        return drop_by_number(skb, id, Way::Ingress, outcome as u8, weight.bytes);
     }
     outcome as i32
 }
