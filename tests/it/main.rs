@@ -26,6 +26,7 @@ mod bad_requests;
 mod configuration;
 mod containers;
 mod demo;
+mod drops;
 mod floods;
 mod frames_in_order;
 mod guests;
