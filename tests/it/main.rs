@@ -31,6 +31,7 @@ mod guests;
 mod harness_itself;
 mod lifecycle;
 mod links;
+mod linux_guests;
 mod memory;
 mod micro_guests;
 mod reasons;

@@ -46,3 +46,9 @@ pub fn weft<'a>(profile: Profile, variables: impl IntoIterator<Item = (&'a str, 
     shell::run(&mut command)?;
     Ok(target().join(folder).join("weft"))
 }
+
+/// Builds `vmm-harness` as the tests run it, and says where it is.
+pub fn vmm_harness() -> Result<PathBuf> {
+    shell::run(&mut shell::cargo(["build", "--locked", "--package", "vmm-harness", "--bin", "vmm-harness"]))?;
+    Ok(target().join("debug/vmm-harness"))
+}

@@ -1,6 +1,4 @@
 //! One boot under QEMU's own processor (TCG), watched over the serial console.
-//!
-//! The guest's last words on a test binary are `weft-kernels: NAME EXIT-CODE`; everything else is passed on as it comes.
 
 use std::io::{BufRead, BufReader};
 use std::path::Path;
@@ -14,8 +12,6 @@ use anyhow::{Context, Result, bail};
 use super::package::Kernel;
 use crate::shell;
 
-/// Begins a line about the end of a test binary.
-pub const ENDED: &str = "weft-kernels: ";
 /// A guest that says nothing new for so long hangs.
 const SILENCE_MAX: Duration = Duration::from_mins(5);
 /// Longest life of a guest.
