@@ -28,6 +28,8 @@ use crate::{setup, shell};
 use initramfs::Program;
 use results::Results;
 
+/// The series that Weft is promised to run on besides this machine's.
+pub const PROMISED: [&str; 2] = ["6.1", "6.12"];
 /// The tests that a kernel can change: programs attached, frames forwarded by every verdict, books balanced, daemons killed.
 const DATAPATH: &[&str] =
     &["scenarios::taps_", "bad_frames::", "frames_in_order::", "lifecycle::", "links::", "linux_guests::"];
@@ -105,10 +107,11 @@ fn script(series: &str, filter: Option<&str>, args: &[OsString]) -> Result<Strin
     let words = words.join(" ");
     let here = quote(&workspace::root().to_string_lossy());
     let weft = initramfs::inside("weft");
+    let guests = at_least(series, LINUX_GUESTS);
+    let require = if guests { "root,bpf,kvm,linux_guest" } else { "root,bpf" };
     let mut script = vec![format!("export WEFT_BIN={weft} WEFT_TESTS_PATIENCE={PATIENCE} RUST_BACKTRACE=1")];
-    script.push("export WEFT_TESTS_REQUIRE=root,bpf".to_owned());
-    if at_least(series, LINUX_GUESTS) {
-        script.push("export WEFT_TESTS_REQUIRE=root,bpf,kvm,linux_guest".to_owned());
+    script.push(format!("export WEFT_TESTS_REQUIRE={require}"));
+    if guests {
         script.push(format!("export WEFT_GUEST_KERNEL={}", initramfs::inside(initramfs::GUEST_KERNEL)));
     }
     script.push(format!("cd {here}/tests\nuname -r"));
