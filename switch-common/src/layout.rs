@@ -11,17 +11,35 @@
 //! | `COUNTERS` | per-CPU array, [`PORT_SLOTS`] | port id → [`PortCounters`] | reflex | control |
 //! | `DROPS` | array, [`PORT_SLOTS`] | port id → [`PortDrops`] | reflex (atomic) | control |
 //! | `PUNTS` | array, 1 | → `u64` punted since load (atomic) | reflex | reflex, control |
+//! | `FLOWS4` | hash, [`FLOWS_MAX`] by default | [`crate::flow::FlowKey4`] → [`crate::flow::FlowValue`] | reflex; deleted by the observer | reflex, observer |
+//! | `FLOWS6` | hash, half as many | [`crate::flow::FlowKey6`] → [`crate::flow::FlowValue6`] | the same | the same |
+//! | `TEMPLATE` | per-CPU array, 1 | → [`crate::flow::FlowValue6`], what a new flow begins with; not pinned | reflex | reflex |
+//! | `SHAPE`, `FORGOTTEN` | per-CPU arrays, 1 | what the reflex reads of a frame that is not plain; not pinned | reflex | reflex |
 //! | `BRAIN` | array, mmapable, [`PORT_SLOTS`] | port id → [`BrainPort`]; slot 0 is the switch itself | the brain's loop; `unobserved*`: control | reflex (`settled`, `unobserved`), control |
 //!
 //! **Epochs.** Each punted frame belongs to the even or to the odd epoch: to the one that [`SETTING_EPOCH`] named when the
 //! reflex counted it. Its tag says so, so that the brain settles it in the same. Once no frame of an epoch is on its way any
 //! more, what was punted in it and not settled is lost, whatever the other epoch's frames do meanwhile. Each epoch has
 //! counters of its own, not a share of the total: a difference of two numbers that others add to is never exact.
+//!
+//! **Flows.** Every frame that the reflex accepts (all but those of a port that is down, and what is malformed or a bad offload) is
+//! accounted before its verdict: to its flow, to its port's `overflow` when there is no room for another flow, or to its port's
+//! `unparsable`. A flow carries a copy of its pair's verdict, good while [`BrainPort::generation`] of slot 0 is the one that was
+//! read before the pair; and for at most 64 jiffies, so that a pair in use is seen to be in use.
+//!
+//! **Death of a flow** is a rule, not an act: when its last frame is older than [`Settings::flow_idle_jiffies`] (after FIN or RST:
+//! [`Settings::flow_closed_jiffies`]), or it is marked closed, no program touches it again; the tuple goes on in an entry whose key
+//! has [`crate::flow::FLOW_ALTERNATE`]. So the observer can read a dead entry, wait for a grace period, see that nothing was added, and
+//! delete it without losing a frame.
+//!
+//! **Elements are reused.** A preallocated element that is deleted may be another key's at once, while a program still looks at it.
+//! So each value repeats its key ([`PairVerdict::key`] whole, [`crate::flow::FlowValue::echo`] mixed), and a program that finds another
+//! key's takes it for a miss.
 
 use crate::DropReason;
 
 /// Version of everything in this file; part of the pin path, so that two layouts never meet.
-pub const LAYOUT_VERSION: u32 = 2;
+pub const LAYOUT_VERSION: u32 = 3;
 
 /// Entries of the arrays indexed by port id (0 to 4095).
 pub const PORT_SLOTS: usize = 4096;
@@ -31,6 +49,10 @@ pub const LINK_SLOTS: usize = 65_536;
 pub const LINKS_HIGH_MAX: usize = 4096;
 /// Station pairs whose verdict the kernel remembers.
 pub const VERDICTS_MAX: usize = 131_072;
+/// Flows over IPv4 (and over no IP) by default; over IPv6 half as many.
+pub const FLOWS_MAX: u32 = 262_144;
+/// Copies of verdicts are looked up anew when the low bits of the clock in jiffies turn over: every 64 (0.06 to 0.64 s).
+pub const FLOW_RECHECK_SHIFT: u32 = 6;
 /// Room for drop reasons, more than there are.
 pub const REASON_SLOTS: usize = 32;
 
@@ -55,13 +77,17 @@ pub const GSO_SIZE_MIN: u16 = 48;
 pub struct Settings {
     /// Interface index of the punt tap.
     pub punt_ifindex: u32,
-    /// Verdicts of another generation are stale: the pair is punted anew.
-    pub generation: u32,
     /// `SETTING_*`.
     pub flags: u32,
     /// Frames that may be on their way to the brain at once, over all ports; below the punt tap's ring size, so that
     /// the ring never overflows.
     pub punt_in_flight_max: u32,
+    /// Flows that one port may have at once.
+    pub flow_port_max: u32,
+    /// A flow is dead when its last frame is older, in jiffies.
+    pub flow_idle_jiffies: u32,
+    /// The same once FIN or RST was seen in its direction.
+    pub flow_closed_jiffies: u32,
 }
 
 /// A brain listens: misses are punted. Without it they are dropped as `brain_absent`.
@@ -110,6 +136,8 @@ pub struct PortBuckets {
     pub punted_even: u64,
     /// Of `punted`: those of the odd epoch (atomic add).
     pub punted_odd: u64,
+    /// Flows opened since the port was made (atomic add). Those it has are `flows_used` − [`BrainPort::flows_freed`].
+    pub flows_used: u64,
 }
 
 /// Set in [`PairVerdict::action`] while frames of the pair may still be on their way through the brain. The reflex follows
@@ -132,15 +160,19 @@ pub struct PairKey {
     pub vlan: u16,
 }
 
+/// Set in [`PairVerdict::action`] when the reflex is to punt every frame of the pair (user-space datapath): the verdict is there
+/// for the flows' records.
+pub const VERDICT_PUNT: u8 = 0x40;
+
 /// What the brain decided for a pair. Written by the brain (whole element); `last_seen_jiffies` and the clearing of
 /// [`VERDICT_ARMED`] by the reflex.
 #[repr(C)]
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct PairVerdict {
+    /// The key again.
+    pub key: PairKey,
     /// Interface to redirect to.
     pub ifindex: u32,
-    /// [`Settings::generation`] it belongs to.
-    pub generation: u32,
     /// Longest frame the egress takes, in bytes, Ethernet header included, tags not counted.
     pub frame_bytes_max: u32,
     /// Egress port id.
@@ -149,7 +181,9 @@ pub struct PairVerdict {
     pub action: u8,
     /// [`DropReason`] number when the action is to drop.
     pub reason: u8,
-    /// When the reflex last used it, in jiffies; keeps the source station alive.
+    /// Keeps what follows aligned.
+    pub reserved: u32,
+    /// When the reflex last looked it up, in jiffies; keeps the source station alive.
     pub last_seen_jiffies: u64,
 }
 
@@ -160,7 +194,7 @@ pub const VERDICT_FORWARD_PEER: u8 = 2;
 /// Drop with the reason.
 pub const VERDICT_DROP: u8 = 3;
 
-/// Frames and what they weigh, as seen by one hook on one CPU.
+/// Frames and what they weigh.
 #[repr(C)]
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct Tally {
@@ -212,6 +246,10 @@ pub struct PortCounters {
     pub injected: u64,
     /// See `reserved_ingress`.
     pub reserved_egress: [u64; 2],
+    /// What came in and had no room among the flows.
+    pub overflow: Tally,
+    /// What came in and promised an IP header that was not whole.
+    pub unparsable: Tally,
 }
 
 /// Frames and bytes dropped for one reason.
@@ -241,7 +279,7 @@ impl Default for PortDrops {
 }
 
 /// The brain's own counters of a port, in a map that user space maps into its memory, so that they survive it.
-/// Written by the brain alone: `unobserved` and its shares by control, all else by the loop. Slot 0 holds the sums over all
+/// Written by the brain alone: `unobserved` and its shares by control, `flows_freed` by the observer, all else by the loop. Slot 0 holds the sums over all
 /// ports.
 #[repr(C)]
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -274,6 +312,12 @@ pub struct BrainPort {
     pub ingress_drops: [DropCell; REASON_SLOTS],
     /// Drops of copies at egress, by reason number.
     pub egress_drops: [DropCell; REASON_SLOTS],
+    /// Flows of this port that were deleted. Written by the observer.
+    pub flows_freed: u64,
+    /// Slot 0: copies of verdicts in flows are good only if they are of this generation. Written by the loop, after the pairs.
+    pub generation: u64,
+    /// What the deleted flows of this port had counted. Written by the observer.
+    pub freed: Tally,
 }
 
 impl Default for BrainPort {
@@ -293,20 +337,23 @@ impl Default for BrainPort {
             unobserved_odd: 0,
             ingress_drops: [DropCell::default(); REASON_SLOTS],
             egress_drops: [DropCell::default(); REASON_SLOTS],
+            flows_freed: 0,
+            generation: 0,
+            freed: Tally::default(),
         }
     }
 }
 
 const _: () = {
-    assert!(size_of::<Settings>() == 16);
+    assert!(size_of::<Settings>() == 24);
     assert!(size_of::<PortConfig>() == 40);
-    assert!(size_of::<PortBuckets>() == 40);
+    assert!(size_of::<PortBuckets>() == 48);
     assert!(size_of::<PairKey>() == 16);
-    assert!(size_of::<PairVerdict>() == 24);
+    assert!(size_of::<PairVerdict>() == 40);
     assert!(size_of::<Tally>() == 32);
-    assert!(size_of::<PortCounters>() == 128);
+    assert!(size_of::<PortCounters>() == 192);
     assert!(size_of::<PortDrops>() == 1024);
-    assert!(size_of::<BrainPort>() == 1120);
+    assert!(size_of::<BrainPort>() == 1168);
     assert!(DropReason::ALL.len() < REASON_SLOTS);
 };
 

@@ -11,6 +11,7 @@
 )]
 
 mod addr;
+pub mod flow;
 mod layout;
 mod reason;
 pub mod wire;

@@ -27,6 +27,23 @@ pub const TAGS_MAX: usize = 3;
 /// IPv6 extension headers looked through in a super-frame.
 const EXTENSIONS_MAX: usize = 4;
 
+/// Bytes whose tags may lie elsewhere.
+pub trait Tagged: Bytes {
+    /// The bytes behind the tags; offsets are still those of the frame as it was sent.
+    type Behind: Bytes + ?Sized;
+    /// The same bytes for who reads no tags any more, and `at`, where they end.
+    fn behind_tags(&self, at: usize) -> (&Self::Behind, usize);
+}
+
+impl Tagged for [u8] {
+    type Behind = Self;
+
+    #[inline]
+    fn behind_tags(&self, at: usize) -> (&Self, usize) {
+        (self, at)
+    }
+}
+
 /// Bytes with a checked read. Multi-byte values are in network order on the wire and in host order here.
 pub trait Bytes {
     /// The byte at an offset.

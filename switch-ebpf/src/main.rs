@@ -4,13 +4,13 @@
 //! into the host's own stack. Neither decides what the brain would have decided otherwise.
 //!
 //! ```text
-//! port ── port_ingress ─ count in ─ verdict? ─ yes ─ count out ─▶ egress netdev
-//!                                      └────── no ── punt ──▶ punt tap ──▶ brain
+//! port ── port_ingress ─ count in ─ flow ─ verdict? ─ yes ─ count out ─▶ egress netdev
+//!                                            └───── no ── punt ──▶ punt tap ──▶ brain
 //! brain ── punt tap ── inject ─ count out ─▶ egress netdev
 //! ```
 //!
-//! The cached way costs one hash lookup; array lookups are inlined by the verifier, counters are plain adds on this CPU's
-//! own element. Everything else sits in cold branches.
+//! The cached way costs one hash lookup, that of the flow, which has a copy of the verdict; array lookups are inlined by the verifier,
+//! a port's counters are plain adds on this CPU's own element. Everything else sits in cold branches.
 #![no_std]
 #![no_main]
 #![expect(internal_features, reason = "atomic_xadd is the only atomic add this target has")]
@@ -18,9 +18,13 @@
 #![cfg_attr(target_arch = "bpf", feature(asm_experimental_arch))]
 
 mod booking;
+mod flow;
 mod maps;
 mod packet;
 mod punt;
+mod shape;
+mod tcp;
+mod verdict;
 mod weight;
 
 use aya_ebpf::bindings::TC_ACT_SHOT;
@@ -28,17 +32,20 @@ use aya_ebpf::helpers::generated::{bpf_jiffies64, bpf_redirect, bpf_redirect_pee
 use aya_ebpf::macros::classifier;
 use aya_ebpf::programs::TcContext;
 use aya_log_ebpf::warn;
+use switch_common::flow::{FlowValue, Route};
 use switch_common::{
-    DropReason, LINK_SLOTS, PORT_GUEST_OFFLOADS, PORT_ID_MAX, PORT_UP, PUNT_ID_MASK, PUNT_TPID, PairVerdict,
-    PortCounters, VERDICT_ARMED, VERDICT_FORWARD, VERDICT_FORWARD_PEER, Way,
+    DropReason, LINK_SLOTS, PORT_GUEST_OFFLOADS, PORT_ID_MAX, PORT_UP, PUNT_ID_MASK, PUNT_TPID, PortCounters,
+    VERDICT_DROP, VERDICT_FORWARD, VERDICT_FORWARD_PEER, Way,
 };
 
 use booking::{drop_by_number, drop_frame};
-use maps::{COUNTERS, LINKS, LINKS_HIGH, PORTS, PairWords, SETTINGS, VERDICTS};
+use maps::{BRAIN, COUNTERS, LINKS, LINKS_HIGH, PORTS, PairWords, SETTINGS};
 use packet::{Packet, RawEthernet, Skb};
+use shape::Shape;
+use verdict::Repeated;
 use weight::Weight;
 
-/// What a port sends: counted, then forwarded by its pair's verdict, or punted.
+/// What a port sends: counted, accounted to its flow, then forwarded by its pair's verdict, or punted.
 #[classifier]
 fn port_ingress(ctx: TcContext) -> i32 {
     let skb = Skb(ctx.skb.skb);
@@ -64,16 +71,51 @@ fn port_ingress(ctx: TcContext) -> i32 {
     let Some(pair) = pair_of(skb, id) else {
         return drop_frame(id, Way::Ingress, DropReason::Malformed, weight.bytes);
     };
-    // SAFETY: an element of a map; read before the verdict whose generation is compared with it.
-    let settings = unsafe { settings.read_volatile() };
-    if let Some(verdict) = VERDICTS.get_ptr_mut(pair) {
-        // SAFETY: an element of a map, found by a lookup.
-        let PairVerdict { generation, action, .. } = unsafe { *verdict };
-        if generation == settings.generation && (action & VERDICT_ARMED == 0 || disarm(id, verdict)) {
-            return repeat(skb, id, counters, verdict, &weight);
+    // SAFETY: a helper without arguments.
+    let now = unsafe { bpf_jiffies64() };
+    let Some(brain) = BRAIN.get_ptr(0) else { return TC_ACT_SHOT };
+    // SAFETY: the field of an element of a map; read before the pair whose copies it speaks of.
+    let generation = unsafe { (&raw const (*brain).generation).read_volatile() } as u32;
+    let mut flow = None;
+    let mut verdict = Repeated { route: Route(0), frame_bytes_max: 0 };
+    if flow::is_on() {
+        let mut shape = Shape::of(skb, pair);
+        if shape.kind == 0 {
+            // SAFETY: an element of a per-CPU map.
+            weight.book(unsafe { &raw mut (*counters).unparsable });
+        } else if let Some(found) = flow::find(&mut shape, id, settings, now as u32) {
+            flow = Some(found);
+            verdict = flow::copy_of(found, generation, now as u32);
+            flow::account(found, &weight, now as u32);
+            if shape.is_tcp != 0 {
+                tcp::look(found, &shape.tcp, skb.gso_size());
+            }
+        } else {
+            // SAFETY: an element of a per-CPU map.
+            weight.book(unsafe { &raw mut (*counters).overflow });
         }
     }
-    punt::punt(skb, id, pair[0] & 1 == 1, weight.bytes)
+    if verdict.route.action() == 0 {
+        verdict = verdict::of_pair(pair, id, now);
+        if let Some(flow) = flow {
+            flow::keep_copy(flow, verdict, generation);
+        }
+    }
+    let action = verdict.route.action();
+    if action == VERDICT_FORWARD || action == VERDICT_FORWARD_PEER {
+        return repeat(skb, id, counters, flow, verdict, &weight);
+    }
+    if action == VERDICT_DROP {
+        let reason = verdict.route.reason();
+        flow::note_drop(flow, reason);
+        return drop_by_number(id, Way::Ingress, reason, weight.bytes);
+    }
+    let outcome = punt::punt(skb, id, pair[0] & 1 == 1, weight.bytes);
+    if outcome & punt::REFUSED != 0 {
+        flow::note_drop(flow, outcome as u8);
+        return TC_ACT_SHOT;
+    }
+    outcome as i32
 }
 
 /// What the brain writes into the punt tap: one copy for the port that its tag names.
@@ -83,7 +125,7 @@ fn inject(ctx: TcContext) -> i32 {
     // Without the punt tag: the copy's own tags are among its bytes until the punt tag is popped.
     let bytes = skb.len();
     let tag = skb.vlan_tci() as u16 & PUNT_ID_MASK;
-    let tagged = skb.vlan_present() != 0 && skb.vlan_proto() == u32::from(PUNT_TPID.to_be());
+    let tagged = skb.vlan_present() != 0 && skb.vlan_proto() == usize::from(PUNT_TPID.to_be());
     let id = if tagged && tag <= PORT_ID_MAX { u32::from(tag) } else { 0 };
     let (Some(port), Some(counters)) = (PORTS.get_ptr(id), COUNTERS.get_ptr_mut(id)) else { return TC_ACT_SHOT };
     // SAFETY: an element of a per-CPU map.
@@ -110,6 +152,13 @@ fn inject(ctx: TcContext) -> i32 {
     unsafe { bpf_redirect(ifindex, 0) as i32 }
 }
 
+/// The clock in jiffies (the low half), for user space to ask: it has no other way to read the one that flows are stamped with.
+#[classifier]
+fn clock(_ctx: TcContext) -> i32 {
+    // SAFETY: a helper without arguments.
+    unsafe { bpf_jiffies64() as i32 }
+}
+
 /// The port whose netdev this is, 0 for none.
 #[inline(always)]
 fn port_of(ifindex: u32) -> u32 {
@@ -127,34 +176,18 @@ fn pair_of(skb: Skb, id: u32) -> Option<PairWords> {
     Some([first, u64::from(second) | u64::from(id) << 32])
 }
 
-/// Whether an armed verdict may be followed: frames of the pair may be on their way through the brain, and must not be
-/// overtaken.
-#[inline(always)]
-fn disarm(id: u32, verdict: *mut PairVerdict) -> bool {
-    let quiet = punt::is_quiet(id);
-    if quiet {
-        // SAFETY: an element of a map, found by a lookup.
-        unsafe { (*verdict).action &= !VERDICT_ARMED };
-    }
-    quiet
-}
-
 /// Does what the brain decided for the pair.
 #[inline(always)]
-fn repeat(skb: Skb, id: u32, counters: *mut PortCounters, verdict: *mut PairVerdict, weight: &Weight) -> i32 {
-    // SAFETY: an element of a map, found by a lookup. The brain replaces elements as a whole; the one that was found
-    // stays readable until this program ends.
-    let verdict = unsafe { &mut *verdict };
-    // SAFETY: a helper without arguments.
-    let now = unsafe { bpf_jiffies64() };
-    if verdict.last_seen_jiffies != now {
-        verdict.last_seen_jiffies = now;
-    }
-    let action = verdict.action;
-    if action != VERDICT_FORWARD && action != VERDICT_FORWARD_PEER {
-        return drop_by_number(id, Way::Ingress, verdict.reason, weight.bytes);
-    }
-    let egress = u32::from(verdict.egress);
+fn repeat(
+    skb: Skb,
+    id: u32,
+    counters: *mut PortCounters,
+    flow: Option<*mut FlowValue>,
+    verdict: Repeated,
+    weight: &Weight,
+) -> i32 {
+    let Repeated { route, frame_bytes_max } = verdict;
+    let egress = u32::from(route.egress());
     let Some(out) = COUNTERS.get_ptr_mut(egress) else {
         return drop_frame(id, Way::Ingress, DropReason::Other, weight.bytes);
     };
@@ -162,17 +195,18 @@ fn repeat(skb: Skb, id: u32, counters: *mut PortCounters, verdict: *mut PairVerd
     unsafe { (*counters).forwarded += 1 };
     // SAFETY: as above.
     unsafe { (*out).copies += 1 };
-    if weight.exceeds(verdict.frame_bytes_max, skb) {
+    if weight.exceeds(frame_bytes_max, skb) {
+        flow::note_drop(flow, DropReason::TooBig as u8);
         return drop_frame(egress, Way::Egress, DropReason::TooBig, weight.bytes);
     }
     // SAFETY: as above.
     weight.book(unsafe { &raw mut (*out).egress });
-    if action == VERDICT_FORWARD_PEER {
+    if route.action() == VERDICT_FORWARD_PEER {
         // SAFETY: a helper without pointers.
-        unsafe { bpf_redirect_peer(verdict.ifindex, 0) as i32 }
+        unsafe { bpf_redirect_peer(route.ifindex(), 0) as i32 }
     } else {
         // SAFETY: a helper without pointers.
-        unsafe { bpf_redirect(verdict.ifindex, 0) as i32 }
+        unsafe { bpf_redirect(route.ifindex(), 0) as i32 }
     }
 }
 

@@ -6,7 +6,9 @@
 use aya_ebpf::bindings::__sk_buff;
 use aya_ebpf::helpers::bpf_skb_pull_data;
 use switch_common::MacAddr;
-use switch_common::wire::{Bytes, TAG_BYTES};
+use switch_common::wire::{Bytes, ETHERNET_BYTES, TAG_BYTES, Tagged};
+
+use crate::maps::FORGOTTEN;
 
 /// Where the tag sits in a frame: behind the two addresses.
 const TAG_AT: usize = 12;
@@ -40,13 +42,9 @@ fields! {
     gso_size;
     /// Whether the outermost tag was taken out of the bytes.
     vlan_present;
-    /// That tag's content.
-    vlan_tci;
-    /// That tag's type, in network order.
-    vlan_proto;
 }
 
-macro_rules! pointers {
+macro_rules! loads {
     ($($(#[doc = $doc:literal])+ $name:ident;)+) => {
         impl Skb {
             $($(#[doc = $doc])+
@@ -78,13 +76,18 @@ macro_rules! pointers {
     };
 }
 
-// The context shows these two as 32 bits and the verifier makes pointers of them in the load itself. Were the load the
-// compiler's, it would widen the 32 bits somewhere behind, and the verifier takes what comes of that for a number.
-pointers! {
+// The context shows the first two as 32 bits and the verifier makes pointers of them in the load itself. Were the load the
+// compiler's, it would widen the 32 bits somewhere behind, and the verifier takes what comes of that for a number. Of the two
+// others the compiler would choose one by moving the context's pointer, which the verifier does not take.
+loads! {
     /// Where the bytes begin that can be read directly.
     data;
     /// And where they end.
     data_end;
+    /// The content of the tag that was taken out of the bytes.
+    vlan_tci;
+    /// That tag's type, in network order.
+    vlan_proto;
 }
 
 impl Skb {
@@ -121,6 +124,8 @@ pub(crate) struct Packet {
     data: usize,
     end: usize,
     tagged: bool,
+    /// By how much the bytes behind the tag have moved.
+    shift: usize,
     skb: Skb,
 }
 
@@ -128,7 +133,8 @@ impl Packet {
     /// The frame as it lies now.
     #[inline(always)]
     pub(crate) fn of(skb: Skb) -> Self {
-        Self { data: skb.data(), end: skb.data_end(), tagged: skb.vlan_present() != 0, skb }
+        let tagged = skb.vlan_present() != 0;
+        Self { data: skb.data(), end: skb.data_end(), tagged, shift: if tagged { TAG_BYTES } else { 0 }, skb }
     }
 
     /// The first fourteen bytes, or `None` when there are not as many.
@@ -137,9 +143,23 @@ impl Packet {
         if self.data + size_of::<RawEthernet>() > self.end { None } else { Some(self.data as *const RawEthernet) }
     }
 
+    /// Whether the outermost tag was taken out of the bytes.
+    #[inline(always)]
+    pub(crate) fn is_tagged(&self) -> bool {
+        self.tagged
+    }
+
+    /// `N` words from where the sender wrote them at `at`, behind all tags.
+    #[inline(always)]
+    pub(crate) fn words<const N: usize>(&self, at: usize) -> Option<[u64; N]> {
+        let from = self.at::<Words<N>>(at - self.shift)?;
+        // SAFETY: `at` has compared it with the end of the packet.
+        Some(unsafe { (*from).0 })
+    }
+
     /// A pointer to `T` at an offset of the bytes, with the tag still out of them.
     #[inline(always)]
-    fn at<T>(&self, at: usize) -> Option<*const T> {
+    pub(crate) fn at<T>(&self, at: usize) -> Option<*const T> {
         let from = sum(self.data, at);
         if from + size_of::<T>() > self.end { None } else { Some(from as *const T) }
     }
@@ -174,6 +194,45 @@ fn sum(data: usize, at: usize) -> usize {
     data + at
 }
 
+/// A [`Packet`] for who reads behind its tags, where every offset is off by the same.
+#[derive(Clone, Copy)]
+#[repr(transparent)]
+pub(crate) struct Behind(Packet);
+
+impl Tagged for Packet {
+    type Behind = Behind;
+
+    #[inline(always)]
+    fn behind_tags(&self, at: usize) -> (&Behind, usize) {
+        // SAFETY: transparent.
+        let behind = unsafe { &*(&raw const *self).cast::<Behind>() };
+        (behind, within_headers(forget(at as u64) as usize))
+    }
+}
+
+impl Bytes for Behind {
+    #[inline(always)]
+    fn u8(&self, at: usize) -> Option<u8> {
+        let from = self.0.at::<u8>(at - self.0.shift)?;
+        // SAFETY: `at` has compared it with the end of the packet.
+        Some(unsafe { *from })
+    }
+
+    #[inline(always)]
+    fn u16(&self, at: usize) -> Option<u16> {
+        let from = self.0.at::<[u8; 2]>(at - self.0.shift)?;
+        // SAFETY: `at` has compared it with the end of the packet.
+        Some(u16::from_be_bytes(unsafe { *from }))
+    }
+
+    #[inline(always)]
+    fn mac(&self, at: usize) -> Option<MacAddr> {
+        let from = self.0.at::<[u8; 6]>(at - self.0.shift)?;
+        // SAFETY: `at` has compared it with the end of the packet.
+        Some(MacAddr(unsafe { *from }))
+    }
+}
+
 impl Bytes for Packet {
     #[inline(always)]
     fn u8(&self, at: usize) -> Option<u8> {
@@ -203,6 +262,10 @@ impl Bytes for Packet {
     }
 }
 
+/// Words in a frame: never better aligned than two bytes.
+#[repr(C, packed(2))]
+struct Words<const N: usize>([u64; N]);
+
 /// The beginning of a frame, as two-byte words: the bytes of a frame are never better aligned than that.
 #[repr(C, packed(2))]
 #[derive(Clone, Copy)]
@@ -213,4 +276,20 @@ pub(crate) struct RawEthernet {
     pub(crate) second: u32,
     /// The type, in network order.
     pub(crate) ethertype: u16,
+}
+
+/// An offset behind the Ethernet header and at most 31 bytes further, as the verifier sees it.
+#[inline(always)]
+pub(crate) fn within_headers(at: usize) -> usize {
+    ETHERNET_BYTES + (at.wrapping_sub(ETHERNET_BYTES) & 0x1f)
+}
+
+/// The same value, of which the verifier knows nothing any more: it goes on once, instead of once for each way to come to it.
+#[inline(always)]
+pub(crate) fn forget(value: u64) -> u64 {
+    let Some(word) = FORGOTTEN.get_ptr_mut(0) else { return value };
+    // SAFETY: this processor's own element.
+    unsafe { word.write_volatile(value) };
+    // SAFETY: as above.
+    unsafe { word.read_volatile() }
 }

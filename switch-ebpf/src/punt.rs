@@ -18,11 +18,17 @@ use crate::booking::{add_shared, drop_frame};
 use crate::maps::{BRAIN, BUCKETS, PORTS, PUNTS, SETTINGS};
 use crate::packet::Skb;
 
-/// Punts a frame that came in by port `id`, or drops it with the reason. A function of its own: what is punted waits for
-/// the brain anyway.
+/// Set in the answer of [`punt`] when the frame was dropped; the low byte is the reason's number then.
+pub(crate) const REFUSED: u32 = 0x100;
+
+/// Punts a frame that came in by port `id`, or drops it with the reason: what to return to the kernel, or [`REFUSED`]. A function of
+/// its own: what is punted waits for the brain anyway.
 #[inline(never)]
-pub(crate) fn punt(skb: Skb, id: u32, to_group: bool, bytes: u32) -> i32 {
-    let drop = |reason| drop_frame(id, Way::Ingress, reason, bytes);
+pub(crate) fn punt(skb: Skb, id: u32, to_group: bool, bytes: u32) -> u32 {
+    let drop = |reason: DropReason| {
+        drop_frame(id, Way::Ingress, reason, bytes);
+        REFUSED | reason as u32
+    };
     let (Some(settings), Some(port)) = (SETTINGS.get_ptr(0), PORTS.get_ptr(id)) else { return drop(DropReason::Other) };
     let (Some(buckets), Some(punts)) = (BUCKETS.get_ptr_mut(id), PUNTS.get_ptr_mut(0)) else {
         return drop(DropReason::Other);
@@ -60,7 +66,7 @@ pub(crate) fn punt(skb: Skb, id: u32, to_group: bool, bytes: u32) -> i32 {
     }
     add_shared(punts, 1);
     // SAFETY: a helper without pointers.
-    unsafe { bpf_redirect(settings.punt_ifindex, 0) as i32 }
+    unsafe { bpf_redirect(settings.punt_ifindex, 0) as u32 }
 }
 
 /// Whether none of a port's frames is on its way through the brain, so that none can be overtaken.

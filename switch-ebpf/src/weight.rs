@@ -6,7 +6,7 @@
 use switch_common::wire::{self, TAG_BYTES, TPID_C, TPID_S};
 use switch_common::{DropReason, Tally};
 
-use crate::packet::{Packet, Skb};
+use crate::packet::{Packet, Skb, forget};
 
 /// No fault: not the number of any reason.
 const SOUND: u8 = 0;
@@ -19,7 +19,7 @@ pub(crate) struct Weight {
     /// The number of the reason to refuse the frame, or 0.
     pub(crate) fault: u8,
     /// Wire frames beyond the first.
-    extra_frames: u32,
+    pub(crate) extra_frames: u32,
     /// Header bytes that each of those repeats.
     header_bytes: u32,
     /// The longest of its wire frames, tags counted.
@@ -34,7 +34,7 @@ impl Weight {
         let bytes = skb.frame_bytes();
         let mut weight = Self { bytes, fault: SOUND, extra_frames: 0, header_bytes: 0, longest_bytes: bytes };
         if skb.gso_size() != 0 {
-            let found = SuperWeight(weigh_super_frame(skb, trusted));
+            let found = SuperWeight(forget(weigh_super_frame(skb, trusted)));
             weight.fault = found.fault();
             weight.extra_frames = found.extra_frames();
             weight.header_bytes = found.header_bytes();
@@ -50,7 +50,7 @@ impl Weight {
         });
         // A tag among the bytes, or not even the bytes to tell.
         if ethertype == TPID_C.to_be() || ethertype == TPID_S.to_be() {
-            weight.fault = fault_of_tags(skb);
+            weight.fault = forget(u64::from(fault_of_tags(skb))) as u8;
         }
         weight
     }
@@ -59,6 +59,12 @@ impl Weight {
     #[inline(always)]
     pub(crate) fn exceeds(&self, frame_bytes_max: u32, skb: Skb) -> bool {
         self.longest_bytes > frame_bytes_max && self.longest_bytes > frame_bytes_max + tag_bytes(skb)
+    }
+
+    /// Header bytes that the wire frames beyond the first repeat, all together.
+    #[inline(always)]
+    pub(crate) fn extra_bytes(&self) -> u64 {
+        u64::from(self.extra_frames) * u64::from(self.header_bytes)
     }
 
     /// Adds it to a tally.
@@ -70,7 +76,7 @@ impl Weight {
         tally.bytes += u64::from(self.bytes);
         if self.extra_frames != 0 {
             tally.extra_frames += u64::from(self.extra_frames);
-            tally.extra_bytes += u64::from(self.extra_frames) * u64::from(self.header_bytes);
+            tally.extra_bytes += self.extra_bytes();
         }
     }
 }

@@ -15,9 +15,13 @@ mod lock;
 mod reload;
 
 use std::io;
+use std::sync::Arc;
+use std::time::Duration;
 
 use anyhow::{Context, Result, anyhow};
-use switch_common::{MacAddr, PortId, SETTING_PUNT, SETTING_PUNT_UNLIMITED, Settings, VERDICT_DROP, VlanId};
+use switch_common::{
+    MacAddr, PortId, SETTING_PUNT, SETTING_PUNT_UNLIMITED, Settings, VERDICT_DROP, VERDICT_PUNT, VlanId,
+};
 use tokio::net::TcpListener;
 use tokio::signal::unix::{Signal, SignalKind, signal};
 use tokio::sync::{oneshot, watch};
@@ -29,14 +33,14 @@ use crate::control::{Control, Handle, Parts, lost};
 use crate::dataplane::Loop;
 use crate::dataplane::commands::Command;
 use crate::dataplane::thread::{Commands, now, spawn};
-use crate::dataplane::verdicts::{NoCache, VerdictIndex};
+use crate::dataplane::verdicts::{Obedience, VerdictIndex};
 use crate::fdb::{Fdb, FdbLimits};
 use crate::forwarding::Tables;
 use crate::port::attach::Host;
 use crate::port::monitor;
 use crate::port::punt_tap::{PUNT_RING, PuntTap};
 use crate::port::spec::Mac;
-use crate::reflex::{self, Reflex};
+use crate::reflex::{self, Load, Reflex, ticks_per_second};
 use crate::state::{self, SavedPort, StateFile, Store};
 
 pub use down::down;
@@ -214,7 +218,9 @@ struct Started {
 
 /// Loads or adopts the reflex, makes or adopts the punt tap, and starts the loop between them.
 async fn start(runtime: &Runtime, host: &Host, ports: &[SavedPort]) -> Result<Started> {
-    let (mut reflex, adopted) = Reflex::open(&pins(&runtime.name), hook(runtime.hook))?;
+    let flows = runtime.flows;
+    let load = Load { hook: hook(runtime.hook), flows: flows.enabled, flows_max: flows.max };
+    let (mut reflex, adopted) = Reflex::open(&pins(&runtime.name), load)?;
     tracing::info!(?adopted, "reflex");
     diagnostics::listen(&mut reflex)?;
     let mut settings = reflex.settings()?;
@@ -233,20 +239,23 @@ async fn start(runtime: &Runtime, host: &Host, ports: &[SavedPort]) -> Result<St
     let brain = reflex.brain();
     let (tell, ended) = oneshot::channel();
     let userspace = runtime.datapath == Datapath::Userspace;
-    let generation = settings.generation.max(1) + u32::from(userspace);
     host.raise_punt_tap(&tap).await?;
-    let (commands, thread) = if userspace {
-        spawn(Loop::new(tap, NoCache, tables, brain, runtime.aging), tell)?
-    } else {
-        let index = VerdictIndex::adopt(reflex.verdicts()?, generation);
-        relearn(&mut tables.fdb, &index, ports);
-        spawn(Loop::new(tap, index, tables, brain, runtime.aging), tell)?
-    };
+    let obedience = if userspace { Obedience::Notes } else { Obedience::Repeats };
+    let index = VerdictIndex::adopt(reflex.verdicts()?, Arc::clone(&brain), obedience);
+    relearn(&mut tables.fdb, &index, ports);
+    let (commands, thread) = spawn(Loop::new(tap, index, tables, brain, runtime.aging), tell)?;
     // The loop says through `ended` how it ended; the thread itself has nothing more to tell.
     drop(thread);
     reflex.attach_inject(runtime.name.as_str(), punt_ifindex)?;
-    let flags = SETTING_PUNT | if userspace { SETTING_PUNT_UNLIMITED } else { 0 };
-    reflex.set_settings(Settings { punt_ifindex, generation, flags, punt_in_flight_max: PUNT_IN_FLIGHT_MAX })?;
+    let ticks = |time: Duration| u32::try_from(time.as_secs()).unwrap_or(u32::MAX).saturating_mul(ticks_per_second());
+    reflex.set_settings(Settings {
+        punt_ifindex,
+        flags: SETTING_PUNT | if userspace { SETTING_PUNT_UNLIMITED } else { 0 },
+        punt_in_flight_max: PUNT_IN_FLIGHT_MAX,
+        flow_port_max: flows.per_port,
+        flow_idle_jiffies: ticks(flows.idle),
+        flow_closed_jiffies: ticks(flows.closed),
+    })?;
     Ok(Started { reflex, commands, ended, punt_ifindex })
 }
 
@@ -258,7 +267,7 @@ fn relearn(fdb: &mut Fdb, verdicts: &VerdictIndex, ports: &[SavedPort]) {
         let port = ports.iter().find(|port| port.id == id);
         port.is_some_and(|port| port.spec.macs.is_empty() || port.spec.macs.contains(&Mac(MacAddr(mac))))
     };
-    for (key, verdict) in verdicts.iter().filter(|(_, verdict)| verdict.action != VERDICT_DROP) {
+    for (key, verdict) in verdicts.iter().filter(|(_, verdict)| verdict.action & !VERDICT_PUNT != VERDICT_DROP) {
         let lives = [(key.source, key.ingress), (key.destination, verdict.egress)];
         for (mac, id) in lives.into_iter().filter(|(mac, id)| admitted(*id, *mac)) {
             if let Some(port) = PortId::new(id) {

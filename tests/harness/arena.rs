@@ -10,7 +10,9 @@ use std::path::Path;
 use std::thread;
 
 use anyhow::{Context as _, Result, ensure};
-use rustix::mount::{MountFlags, MountPropagationFlags, mount, mount_bind, mount_change};
+use rustix::mount::{
+    MountFlags, MountPropagationFlags, mount, mount_bind, mount_bind_recursive, mount_change, mount_remount,
+};
 
 use crate::command::{run, text, words};
 use crate::requirements::{self, Need};
@@ -64,6 +66,23 @@ impl Arena {
     /// Runs `ip` with these words.
     pub fn ip(&self, line: &str) -> Result<String> {
         text(words("ip").args(line.split_whitespace()))
+    }
+
+    /// Makes a device one that nobody here may open, root neither.
+    pub fn forbid_device(&self, path: &str) -> Result<()> {
+        mount_bind(path, path)?;
+        Ok(mount_remount(path, MountFlags::BIND | MountFlags::NODEV, c"")?)
+    }
+
+    /// Leaves only these devices in `/dev`.
+    pub fn keep_devices(&self, kept: &[&str]) -> Result<()> {
+        for name in kept {
+            let place = Path::new("/run/dev").join(name);
+            fs::create_dir_all(place.parent().unwrap_or(Path::new("/run/dev")))?;
+            fs::write(&place, [])?;
+            mount_bind(Path::new("/dev").join(name), place)?;
+        }
+        Ok(mount_bind_recursive("/run/dev", "/dev")?)
     }
 
     /// Whether a netdev exists here.

@@ -16,7 +16,7 @@ use rustix::fs::{FlockOperation, flock};
 
 use crate::command::{self, Running, words};
 use crate::requirements::on_path;
-use crate::wait;
+use crate::{cli, wait};
 
 /// Debian's name for the newest kernel without drivers for bare metal.
 const PACKAGE: &str = "linux-image-cloud-amd64";
@@ -39,6 +39,13 @@ const DONE: &str = "weft-done ";
 pub struct Kernel {
     pub(crate) image: PathBuf,
     pub(crate) modules: Vec<PathBuf>,
+}
+
+impl Kernel {
+    /// The file to boot, a bzImage.
+    pub fn image(&self) -> &Path {
+        &self.image
+    }
 }
 
 /// The kernel, downloaded into `cache` unless it is there.
@@ -80,13 +87,30 @@ fn find(root: &Path) -> Result<Kernel> {
     Ok(Kernel { image: only_entry(&root.join("boot"), "vmlinuz")?, modules })
 }
 
-/// Packs busybox, the modules and an init that goes on with `script`, into `/run`.
-pub(crate) fn initramfs(kernel: &Kernel, name: &str, script: &str) -> Result<PathBuf> {
+/// Copies a program into the guest's `bin`, without what only a debugger reads, and the libraries that it needs to where they
+/// are here.
+fn program(path: &Path, root: &Path) -> Result<()> {
+    let to = root.join("bin").join(path.file_name().context("a program has a name")?);
+    command::text(words("strip -o").arg(to).arg(path))?;
+    let needed = command::text(words("ldd").arg(path))?;
+    for library in needed.split_whitespace().filter_map(|word| word.strip_prefix('/')) {
+        let to = root.join(library);
+        fs::create_dir_all(to.parent().unwrap_or(root))?;
+        fs::copy(Path::new("/").join(library), to).with_context(|| library.to_owned())?;
+    }
+    Ok(())
+}
+
+/// Packs busybox, these programs, the modules and an init that goes on with `script`, into `/run`.
+pub(crate) fn initramfs(kernel: &Kernel, name: &str, programs: &[PathBuf], script: &str) -> Result<PathBuf> {
     let (root, packed) = (Path::new("/run").join(name), PathBuf::from(format!("/run/{name}.cpio")));
     for folder in ["bin", "dev", "proc", "sys", "tmp", "www"] {
         fs::create_dir_all(root.join(folder))?;
     }
     fs::copy(on_path("busybox").context("no busybox")?, root.join("bin/busybox"))?;
+    for path in programs {
+        program(path, &root)?;
+    }
     let mut init = String::from(
         "#!/bin/busybox sh\n/bin/busybox --install -s /bin\nexport PATH=/bin\nmount -t devtmpfs dev /dev\n\
          mount -t proc proc /proc\nmount -t sysfs sys /sys\nstty -echo\n",
@@ -120,7 +144,12 @@ impl Guest {
     /// Boots a guest whose interface eth0, with this address, is on the tap.
     pub fn boot(kernel: &Kernel, tap: &str, mac: &str) -> Result<Self> {
         let obey = "while read -r line; do sh -c \"$line\"; echo";
-        let initramfs = initramfs(kernel, "guest", &format!("echo {DONE}0\n{obey} \"{DONE}$?\"; done"))?;
+        let initramfs = initramfs(
+            kernel,
+            "guest",
+            &[cli::built("numbered")?],
+            &format!("echo {DONE}0\n{obey} \"{DONE}$?\"; done"),
+        )?;
         let mut command = words(
             "qemu-system-x86_64 -machine q35,accel=tcg -cpu max -m 512 -nodefaults -no-reboot -display none -serial stdio",
         );

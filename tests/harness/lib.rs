@@ -18,6 +18,7 @@ pub mod http;
 pub mod linux;
 pub mod micro;
 pub mod namespace;
+pub mod numbered;
 pub mod pcap;
 pub mod play;
 pub mod requirements;

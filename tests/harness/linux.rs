@@ -43,7 +43,7 @@ impl LinuxGuest {
     /// and tells the test with `say NAME WORDS`.
     pub fn boot(kernel: &Kernel, number: u8, peer: u8, script: &str) -> Result<Self> {
         let initrd =
-            guest::initramfs(kernel, &format!("linux{number}"), &format!("say() {{ echo {SAYS}$*; }}\n{script}"))?;
+            guest::initramfs(kernel, &format!("linux{number}"), &[], &format!("say() {{ echo {SAYS}$*; }}\n{script}"))?;
         let mac = frames::station(number.into());
         // What the kernel does not know is in the environment of its first process.
         let addresses =

@@ -9,7 +9,8 @@ use std::process::{ChildStdout, Command, Stdio};
 use anyhow::{Context as _, Result, ensure};
 use serde_json::Value;
 
-use crate::command::Running;
+use crate::cli::Refusal;
+use crate::command::{self, Running, words};
 use crate::{Daemon, cli, frames, wait};
 
 /// A running guest, killed when dropped.
@@ -43,6 +44,16 @@ impl Report {
 /// Makes the port for guest `number`; `options` are those of `weft port add`.
 pub fn port(daemon: &Daemon, number: u8, options: &str) -> Result<()> {
     daemon.cli().run(&format!("port add m{number} --tap m{number} {options}")).map(drop)
+}
+
+/// A guest that must not come to life: `vmm-harness run` with these options, behind the words of `prefix` (as `setpriv …`).
+pub fn refused(prefix: &str, options: &[&str]) -> Result<Refusal> {
+    let monitor = cli::built("vmm-harness")?;
+    let mut command = words(&format!("{prefix} {} run", monitor.display()));
+    let output = command::output(command.args(options))?;
+    ensure!(output.stdout.is_empty(), "{options:?}: the guest spoke: {output:?}");
+    let code = output.status.code().context("killed by a signal")?;
+    Ok(Refusal { code, message: String::from_utf8_lossy(&output.stderr).into_owned() })
 }
 
 impl Micro {

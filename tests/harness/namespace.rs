@@ -1,8 +1,12 @@
 //! A container's network namespace, named within the arena and deleted when dropped.
 
+use std::fs::File;
+use std::os::fd::AsFd as _;
 use std::process::Command;
+use std::thread;
 
-use anyhow::Result;
+use anyhow::{Context as _, Result, bail};
+use rustix::thread::LinkNameSpaceType;
 
 use crate::command::{self, run, text};
 
@@ -39,6 +43,19 @@ impl Namespace {
         text(&mut self.command(line))
     }
 
+    /// Does something in a thread inside. What it makes, such as a socket, stays inside, wherever it is used.
+    pub fn within<T: Send>(&self, work: impl FnOnce() -> Result<T> + Send) -> Result<T> {
+        let path = format!("/run/netns/{}", self.name);
+        let file = File::open(&path).with_context(|| path.clone())?;
+        thread::scope(|scope| {
+            let inside = scope.spawn(|| {
+                rustix::thread::move_into_link_name_space(file.as_fd(), Some(LinkNameSpaceType::Network))?;
+                work()
+            });
+            inside.join().unwrap_or_else(|_| bail!("a thread inside {path} panicked"))
+        })
+    }
+
     /// Deletes it now, as somebody else would behind the switch's back.
     pub fn delete(mut self) -> Result<()> {
         self.deleted = true;
@@ -50,7 +67,7 @@ impl Drop for Namespace {
     fn drop(&mut self) {
         if !self.deleted {
             let gone = run(&format!("ip netns del {}", self.name));
-            assert!(gone.is_ok() || std::thread::panicking(), "{gone:?}");
+            assert!(gone.is_ok() || thread::panicking(), "{gone:?}");
         }
     }
 }

@@ -58,7 +58,7 @@ impl Need {
                 let named = env::var_os(linux::KERNEL).is_some();
                 (!named).then(|| format!("{} names no kernel that KVM runs here", linux::KERNEL))
             }),
-            Self::Qemu => ["qemu-system-x86_64", "busybox", "cpio", "dpkg-deb", "apt-get"]
+            Self::Qemu => ["qemu-system-x86_64", "busybox", "cpio", "dpkg-deb", "apt-get", "strip"]
                 .into_iter()
                 .find(|program| on_path(program).is_none())
                 .map(|program| format!("{program} is not on PATH")),

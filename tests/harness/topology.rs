@@ -1,12 +1,16 @@
 //! What tests attach to a daemon: stations on taps, and containers with addresses.
 
-use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
+use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, UdpSocket};
 use std::process::{Command, Stdio};
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::thread::{self, JoinHandle};
 
 use anyhow::{Context as _, Result, ensure};
 use serde_json::Value;
 
 use crate::command::Running;
+use crate::numbered::{self, Talk};
 use crate::{Daemon, Namespace, Station, wait};
 
 /// A plain tap of this name, held and attached as the port of the same name.
@@ -95,11 +99,42 @@ impl Container {
         Ok(server)
     }
 
+    /// Sends `count` numbered datagrams to the echo service at an address.
+    pub fn talk(&self, address: Ipv4Addr, count: u64) -> Result<Talk> {
+        let socket = self.namespace.within(|| Ok(UdpSocket::bind((self.v4(), 0))?))?;
+        socket.connect((address, numbered::ECHO_PORT))?;
+        Ok(numbered::talk(&socket, count)?)
+    }
+
+    /// Starts an echo service for UDP inside.
+    pub fn echo(&self) -> Result<Echo> {
+        let socket = self.namespace.within(|| Ok(UdpSocket::bind((self.v4(), numbered::ECHO_PORT))?))?;
+        let ended = Arc::new(AtomicBool::new(false));
+        let end = Arc::clone(&ended);
+        let thread = thread::spawn(move || numbered::echo(&socket, || end.load(Ordering::Relaxed)));
+        Ok(Echo { ended, thread: Some(thread) })
+    }
+
     /// An iperf3 client inside that sends `what` (as `-n 64M` or `-t 3`) to an address; not started yet.
     pub fn iperf3(&self, address: impl Into<IpAddr>, what: &str) -> Command {
         let mut command = self.namespace.command(&format!("iperf3 -J -c {} {what}", address.into()));
         command.stdin(Stdio::null()).stdout(Stdio::piped()).stderr(Stdio::piped());
         command
+    }
+}
+
+/// An echo service in a container; it ends when dropped.
+#[derive(Debug)]
+pub struct Echo {
+    ended: Arc<AtomicBool>,
+    thread: Option<JoinHandle<std::io::Result<()>>>,
+}
+
+impl Drop for Echo {
+    fn drop(&mut self) {
+        self.ended.store(true, Ordering::Relaxed);
+        let ended = self.thread.take().map(JoinHandle::join);
+        assert!(matches!(ended, Some(Ok(Ok(())))) || thread::panicking(), "{ended:?}");
     }
 }
 

@@ -21,6 +21,7 @@ macro_rules! in_every_mode {
 
 mod bad_api;
 mod bad_frames;
+mod bad_guests;
 mod bad_requests;
 mod configuration;
 mod containers;
@@ -29,6 +30,7 @@ mod floods;
 mod frames_in_order;
 mod guests;
 mod harness_itself;
+mod hostile_guests;
 mod lifecycle;
 mod links;
 mod linux_guests;

@@ -10,6 +10,25 @@ use guest_abi::{GuestConfig, Role};
 
 use crate::ending::Error;
 
+/// The attacks that a hostile guest knows.
+pub const ATTACKS: [&str; 15] = [
+    "spoofed-source",
+    "spoofed-arp",
+    "group-source",
+    "runt",
+    "oversize",
+    "bad-csum-start",
+    "gso-size-0",
+    "gso-size-1",
+    "gso-size-65535",
+    "hdr-len",
+    "double-tag",
+    "reserved",
+    "source-flood",
+    "broadcast-storm",
+    "unknown-scan",
+];
+
 /// A station's address.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct MacAddr(pub [u8; 6]);
@@ -123,11 +142,15 @@ impl Config {
         if !(1..=16).contains(&self.cpus) {
             return Err(Error::Cpus(self.cpus));
         }
+        let MacAddr(octets @ [first, ..]) = self.mac;
+        if first & 1 != 0 || octets == [0; 6] {
+            return Err(Error::GuestMac(self.mac));
+        }
         match &self.payload {
-            Payload::Micro(micro) if micro.attack.len() > 31 => Err(Error::AttackName(micro.attack.clone())),
-            Payload::Micro(micro) if micro.role == Role::Hostile && micro.attack.is_empty() => {
-                Err(Error::AttackName(String::new()))
+            Payload::Micro(micro) if micro.role == Role::Hostile && !ATTACKS.contains(&micro.attack.as_str()) => {
+                Err(Error::AttackName(micro.attack.clone()))
             }
+            Payload::Micro(micro) if micro.role == Role::Talker && micro.peer.is_unspecified() => Err(Error::NoPeer),
             _ => Ok(()),
         }
     }

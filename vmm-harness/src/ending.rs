@@ -1,16 +1,18 @@
 //! How a guest ended, and why one could not be started.
 //!
 //! The two are kept apart: an [`Error`] is the host's trouble (no `/dev/kvm`, a tap in use, a kernel that is none); an
-//! [`Ending`] is what the guest did. Each prints as one line.
+//! [`Ending`] is what the guest did. Each prints as one line, and an error says what to do about it.
 
 use std::io;
 use std::path::PathBuf;
+
+use crate::config::{ATTACKS, MacAddr};
 
 /// Why a guest could not be started. What the kernel answered is the error's source.
 #[derive(Debug, thiserror::Error)]
 pub enum Error {
     /// `/dev/kvm` could not be opened.
-    #[error("cannot open /dev/kvm: {0}")]
+    #[error("cannot open /dev/kvm: {0}; {advice}", advice = way_to_kvm(*.0))]
     NoKvm(kvm_ioctls::Error),
     /// A request to KVM failed.
     #[error("KVM refused to {what}")]
@@ -21,8 +23,25 @@ pub enum Error {
         source: kvm_ioctls::Error,
     },
     /// Another process holds the tap.
-    #[error("tap {0} is in use by another process")]
+    #[error("tap {0} is in use by another process: end that one, or name another tap with --tap")]
     TapBusy(String),
+    /// A netdev of that name is no tap, or one of another kind.
+    #[error("{0} is there and no tap of a single queue: name another with --tap, or delete it (`ip link del {0}`)")]
+    NoTap(String),
+    /// Only root may make taps, or open those of others.
+    #[error(
+        "no permission for tap {name} (run as root, or have root make it: \
+         `ip tuntap add dev {name} mode tap user NAME vnet_hdr`)"
+    )]
+    TapDenied {
+        /// The tap.
+        name: String,
+        /// What the kernel answered.
+        source: io::Error,
+    },
+    /// `/dev/net/tun` is not there.
+    #[error("the kernel offers no taps (load the module: `modprobe tun`): /dev/net/tun")]
+    NoTun(#[source] io::Error),
     /// The tap could not be opened or set up.
     #[error("cannot open tap {name}")]
     Tap {
@@ -43,14 +62,20 @@ pub enum Error {
         reason: String,
     },
     /// The size of memory is out of range.
-    #[error("memory of {0} MiB is out of range (16 to 3072)")]
+    #[error("memory of {0} MiB is out of range: give --mem 16 to 3072")]
     MemorySize(u64),
     /// The number of processors is out of range.
-    #[error("{0} processors are out of range (1 to 16)")]
+    #[error("{0} processors are out of range: give --cpus 1 to 16")]
     Cpus(u8),
-    /// An attack's name must fit its field.
-    #[error("attack {0:?}: a name has 1 to 31 bytes")]
+    /// A hostile guest does not know the attack.
+    #[error("there is no attack {0:?}: give --attack one of {names}", names = ATTACKS.join(", "))]
     AttackName(String),
+    /// A guest's own address must be one that a station can have.
+    #[error("{0} can be no guest's address: give --mac one that is not zero and whose first octet is even")]
+    GuestMac(MacAddr),
+    /// A talker needs somebody to talk to.
+    #[error("a talker needs a peer that answers: give --peer its IPv4 address")]
+    NoPeer,
     /// A file could not be read.
     #[error("cannot read {path}")]
     File {
@@ -60,7 +85,10 @@ pub enum Error {
         source: io::Error,
     },
     /// The kernel is no kernel.
-    #[error("{path} is no kernel that can be booted: {reason}")]
+    #[error(
+        "{path} is no kernel that can be booted: {reason}; --guest linux takes a bzImage (such as /boot/vmlinuz-*), \
+         the others an ELF image (made by `cargo xtask micro`)"
+    )]
     Kernel {
         /// The file.
         path: PathBuf,
@@ -68,7 +96,7 @@ pub enum Error {
         reason: String,
     },
     /// The initial file system does not fit.
-    #[error("initrd of {initrd} bytes does not fit into {mib} MiB of memory beside the kernel")]
+    #[error("initrd of {initrd} bytes does not fit into {mib} MiB of memory beside the kernel: give more with --mem")]
     Initrd {
         /// Its length.
         initrd: u64,
@@ -94,6 +122,14 @@ pub enum Error {
     },
 }
 
+/// What to do when `/dev/kvm` does not open.
+fn way_to_kvm(error: kvm_ioctls::Error) -> &'static str {
+    match error.errno() {
+        libc::EACCES | libc::EPERM => "run as root, or join the group that it belongs to (`usermod -aG kvm NAME`)",
+        _ => "load kvm_intel or kvm_amd; the firmware, or the outer virtual machine, must allow virtualization",
+    }
+}
+
 /// How a guest ended.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 pub enum Ending {
@@ -113,7 +149,7 @@ pub enum Ending {
     #[error("the processor stopped: {0}")]
     Processor(String),
     /// It did not start its network driver in time.
-    #[error("no driver took the network device within {0} s")]
+    #[error("no driver took the network device within {0} s (a slow machine needs a longer --driver-timeout)")]
     NoDriver(u64),
     /// It broke the rules of the device.
     #[error("{0}")]

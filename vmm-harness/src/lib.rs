@@ -26,7 +26,7 @@ pub mod registers;
 pub mod ring;
 mod sys;
 
-pub use config::{Config, Image, LinuxGuest, MacAddr, MicroGuest, Payload};
+pub use config::{ATTACKS, Config, Image, LinuxGuest, MacAddr, MicroGuest, Payload};
 pub use device::Stats;
 pub use ending::{Ending, Error, Fault};
 pub use guest::Guest;

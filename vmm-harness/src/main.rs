@@ -118,7 +118,7 @@ impl Run {
                 attack: self.attack,
             }),
             None => Payload::Linux(LinuxGuest {
-                kernel: self.kernel.context("--guest linux needs --kernel")?,
+                kernel: self.kernel.context("--guest linux needs a kernel: give --kernel a bzImage")?,
                 initrd: self.initrd,
                 cmdline: self.cmdline,
             }),

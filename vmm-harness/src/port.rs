@@ -47,6 +47,9 @@ impl Tap {
         }
         let fault = |source: io::Error| match source.raw_os_error() {
             Some(libc::EBUSY) => Error::TapBusy(name.to_owned()),
+            Some(libc::EINVAL) => Error::NoTap(name.to_owned()),
+            Some(libc::EPERM | libc::EACCES) => Error::TapDenied { name: name.to_owned(), source },
+            Some(libc::ENOENT | libc::ENODEV | libc::ENXIO) => Error::NoTun(source),
             _ => Error::Tap { name: name.to_owned(), source },
         };
         if offloads {

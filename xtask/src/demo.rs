@@ -1,17 +1,22 @@
 //! `cargo xtask demo` and `cargo xtask run`: set up, build in release, and start the real thing.
 
 use std::ffi::OsString;
+use std::path::Path;
 
 use anyhow::Result;
 
 use crate::workspace::{self, Profile};
 use crate::{guest, setup, shell};
 
-/// Shows the switch at work: `weft demo`, with a Linux guest where one can be made.
+/// Shows the switch at work: `weft demo`, with a micro guest where `/dev/kvm` is, and a Linux guest where one can be made.
 pub fn run(args: &[OsString]) -> Result<()> {
     setup::run(false)?;
     shell::need_root("the demo")?;
     let weft = workspace::weft(Profile::Release, [])?;
+    if Path::new("/dev/kvm").exists() {
+        // The demo looks for it beside its own binary.
+        workspace::monitor(Profile::Release)?;
+    }
     let mut command = shell::command(weft);
     command.arg("demo");
     match guest::prepare() {

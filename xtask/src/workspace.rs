@@ -34,7 +34,21 @@ pub fn cargo() -> PathBuf {
 
 /// Builds `weft` with these variables set, and says where it is.
 pub fn weft<'a>(profile: Profile, variables: impl IntoIterator<Item = (&'a str, &'a OsString)>) -> Result<PathBuf> {
-    let mut command = shell::cargo(["build", "--locked", "--package", "weft", "--bin", "weft"]);
+    build("weft", profile, variables)
+}
+
+/// Builds the monitor of the test's guests, and says where it is.
+pub fn monitor(profile: Profile) -> Result<PathBuf> {
+    build("vmm-harness", profile, [])
+}
+
+/// Builds a package's binary of the same name.
+fn build<'a>(
+    name: &str,
+    profile: Profile,
+    variables: impl IntoIterator<Item = (&'a str, &'a OsString)>,
+) -> Result<PathBuf> {
+    let mut command = shell::cargo(["build", "--locked", "--package", name, "--bin", name]);
     command.envs(variables);
     let folder = match profile {
         Profile::Debug => "debug",
@@ -44,11 +58,5 @@ pub fn weft<'a>(profile: Profile, variables: impl IntoIterator<Item = (&'a str, 
         }
     };
     shell::run(&mut command)?;
-    Ok(target().join(folder).join("weft"))
-}
-
-/// Builds `vmm-harness` as the tests run it, and says where it is.
-pub fn vmm_harness() -> Result<PathBuf> {
-    shell::run(&mut shell::cargo(["build", "--locked", "--package", "vmm-harness", "--bin", "vmm-harness"]))?;
-    Ok(target().join("debug/vmm-harness"))
+    Ok(target().join(folder).join(name))
 }

@@ -1,8 +1,8 @@
 //! `weft demo`: a switch on this host to look at, in one minute.
 //!
 //! A script of real commands, each shown as it is run: the real daemon as a child, two containers (network namespaces), a
-//! port of the host itself and, where a kernel is given, a Linux guest under QEMU on a tap. They ping and fetch from each
-//! other. Everything has a guard, so that Ctrl-C, a failed check or an error removes every trace; what a killed demo
+//! port of the host itself, a micro guest where `/dev/kvm` and its monitor are and, where a kernel is given, a Linux guest
+//! under QEMU. They ping and fetch from each other. Everything has a guard, so that Ctrl-C, a failed check or an error removes every trace; what a killed demo
 //! left behind is removed by the next one.
 //!
 //! Addresses are of 198.18.77.0/24 (RFC 2544: never routed).
@@ -27,6 +27,7 @@ const HOST: &str = "198.18.77.1";
 const BLUE: &str = "198.18.77.11";
 const GREEN: &str = "198.18.77.12";
 const GUEST: &str = "198.18.77.13";
+const MICRO: &str = "198.18.77.14";
 
 /// Show namespaces and guests that talk, to look around in one minute
 #[derive(Clone, Debug, clap::Args)]
@@ -103,6 +104,7 @@ fn show(demo: &Options, wait: impl FnOnce() -> Result<()>) -> Result<()> {
         stage.weft(&format!("port add {port} --netns {inside} --address {address}/24 --label kind=container"))?;
     }
     stage.weft(&format!("port add host --host --ifname {host} --address {HOST}/24"))?;
+    let micro = boot_micro(demo, &stage)?;
     let guest = boot(demo, &stage)?;
 
     let _servers = [
@@ -120,10 +122,14 @@ fn show(demo: &Options, wait: impl FnOnce() -> Result<()>) -> Result<()> {
         pairs.extend([(Some(&blue), "blue", GUEST, "guest"), (None, "host", GUEST, "guest")]);
     }
     for (from, from_name, address, to_name) in pairs {
-        let time = talk::ping(from, address).with_context(|| format!("{from_name} cannot ping {to_name}"))?;
-        say(&format!("  ping  {from_name:>5} → {to_name:<5}  {time}"))?;
+        ping(from, from_name, address, to_name)?;
         let page = talk::fetch(from, address).with_context(|| format!("{from_name} cannot fetch from {to_name}"))?;
         say(&format!("  http  {from_name:>5} → {to_name:<5}  {page}"))?;
+    }
+    // It has no TCP.
+    if micro.is_some() {
+        ping(Some(&blue), "blue", MICRO, "micro")?;
+        ping(None, "host", MICRO, "micro")?;
     }
 
     say("\nWhat the switch saw:")?;
@@ -137,7 +143,40 @@ fn show(demo: &Options, wait: impl FnOnce() -> Result<()>) -> Result<()> {
     wait()
 }
 
-/// Boots the guest where a kernel is given.
+/// Pings, and shows how long it took.
+fn ping(from: Option<&Namespace>, from_name: &str, address: &str, to_name: &str) -> Result<()> {
+    let time = talk::ping(from, address).with_context(|| format!("{from_name} cannot ping {to_name}"))?;
+    say(&format!("  ping  {from_name:>5} → {to_name:<5}  {time}"))
+}
+
+/// Boots the micro guest where that can be. Where it cannot, the demo says why and goes on.
+fn boot_micro(demo: &Options, stage: &Stage) -> Result<Option<Guest>> {
+    let monitor = match guest::monitor() {
+        Ok(monitor) => monitor,
+        Err(why) => {
+            say(&format!("  (no micro guest: {why:#})"))?;
+            return Ok(None);
+        }
+    };
+    let tap = format!("{}-m", demo.instance);
+    stage.weft(&format!("port add micro --tap {tap} --mac {} --label kind=guest", guest::MICRO_MAC))?;
+    let booted = Guest::boot_micro(&monitor, &tap, MICRO, &stage.folder()).and_then(|mut guest| {
+        let took = talk::answers(MICRO, Duration::from_secs(20), || guest.check())?;
+        Ok((guest, took))
+    });
+    match booted {
+        Ok((guest, took)) => {
+            say(&format!("  a micro guest on /dev/kvm answers after {:.1} s", took.as_secs_f64()))?;
+            Ok(Some(guest))
+        }
+        Err(why) => {
+            say(&format!("  (no micro guest: {why:#}; its tap waits for a VMM)"))?;
+            Ok(None)
+        }
+    }
+}
+
+/// Boots the Linux guest where a kernel is given.
 fn boot(demo: &Options, stage: &Stage) -> Result<Option<Guest>> {
     let (Some(kernel), Some(initrd)) = (&demo.guest_kernel, &demo.guest_initrd) else {
         say("  (no Linux guest: give --guest-kernel and --guest-initrd, or use `cargo xtask demo`)")?;
@@ -151,7 +190,7 @@ fn boot(demo: &Options, stage: &Stage) -> Result<Option<Guest>> {
         return Ok(None);
     };
     say("  a Linux guest boots under QEMU …")?;
-    let booted = talk::reach(GUEST, Duration::from_mins(2), || guest.check()).context("the guest did not come up")?;
+    let booted = talk::serves(GUEST, Duration::from_mins(2), || guest.check()).context("the guest did not come up")?;
     say(&format!("  … and answers after {:.1} s", booted.as_secs_f64()))?;
     Ok(Some(guest))
 }

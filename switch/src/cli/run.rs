@@ -65,6 +65,7 @@ pub(super) fn runtime(global: &Global, options: Options, config: Config) -> Runt
         ports,
         aging: Duration::from_secs(file.switch.aging_secs.get().into()),
         stations_max: file.switch.stations_max.get() as usize,
+        flows: file.flows.flows(),
         config_path: options.config,
     }
 }

@@ -9,11 +9,11 @@ mod port_table;
 mod runtime;
 mod values;
 
-pub use file::{Config, ConfigError, File, MetricsTable, SwitchTable};
+pub use file::{Config, ConfigError, File, FlowsTable, MetricsTable, SwitchTable};
 pub use port_table::{Fault, FloodRate, Mtu, PortTable, StationLimit, placed};
 pub use runtime::{
-    AGING_SECS, Datapath, DatapathChoice, Hook, LogFormat, LogLevel, METRICS_LISTEN, Metrics, NAME, OnStop, Runtime,
-    STATE_DIR, STATIONS_MAX, socket_path, state_dir,
+    AGING_SECS, Datapath, DatapathChoice, Flows, Hook, LogFormat, LogLevel, METRICS_LISTEN, Metrics, NAME, OnStop,
+    Runtime, STATE_DIR, STATIONS_MAX, socket_path, state_dir,
 };
 pub use values::{Bounded, Cidr, Netns, StationMac};
 

@@ -22,6 +22,15 @@ pub const AGING_SECS: u32 = 300;
 /// Stations remembered at most by default, over all ports.
 pub const STATIONS_MAX: u32 = 65_536;
 
+/// Flows remembered at most by default, over IPv4 and no IP; over IPv6 half as many.
+pub(super) const FLOWS_MAX: u32 = 262_144;
+/// How long a silent flow is kept by default, in seconds.
+pub(super) const FLOW_IDLE_SECS: u32 = 60;
+/// How long a flow is kept by default once it was ended by FIN or RST, in seconds.
+pub(super) const FLOW_CLOSED_SECS: u32 = 10;
+/// How often a long conversation is recorded by default, in seconds.
+pub(super) const FLOW_ACTIVE_SECS: u32 = 300;
+
 /// The socket of an instance.
 pub fn socket_path(name: &IfName) -> PathBuf {
     PathBuf::from(format!("/run/weft/{name}.sock"))
@@ -194,6 +203,45 @@ pub struct Runtime {
     pub aging: Duration,
     /// Stations remembered at most, over all ports.
     pub stations_max: usize,
+    /// What of flows is kept, and how long.
+    pub flows: Flows,
     /// The file, to be read again at SIGHUP.
     pub config_path: Option<PathBuf>,
+}
+
+/// What of flows is kept, and how long.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Flows {
+    /// Whether they are accounted at all.
+    pub enabled: bool,
+    /// Flows at most over IPv4 and no IP; over IPv6 half as many.
+    pub max: u32,
+    /// Of these those that one port may have.
+    pub per_port: u32,
+    /// How long a silent flow is kept.
+    pub idle: Duration,
+    /// How long after FIN or RST.
+    pub closed: Duration,
+    /// How often a long conversation is recorded.
+    pub active: Duration,
+}
+
+impl Default for Flows {
+    fn default() -> Self {
+        Self {
+            enabled: true,
+            max: FLOWS_MAX,
+            per_port: Self::share(FLOWS_MAX),
+            idle: Duration::from_secs(FLOW_IDLE_SECS.into()),
+            closed: Duration::from_secs(FLOW_CLOSED_SECS.into()),
+            active: Duration::from_secs(FLOW_ACTIVE_SECS.into()),
+        }
+    }
+}
+
+impl Flows {
+    /// What one port may have of the table by default: a quarter, so that one guest cannot take it.
+    pub const fn share(max: u32) -> u32 {
+        if max < 4 { 1 } else { max / 4 }
+    }
 }

@@ -59,6 +59,7 @@ fn runtime() -> Runtime {
         ports: Vec::new(),
         aging: Duration::from_secs(7),
         stations_max: 99,
+        flows: Flows { max: 1000, per_port: 77, ..Flows::default() },
         config_path: None,
     }
 }

@@ -5,12 +5,15 @@
 //! pushes out its own pairs only. A pair that was pushed out is punted again, nothing worse.
 
 use std::collections::{BTreeMap, BTreeSet, HashMap, HashSet};
+use std::sync::Arc;
 use std::time::Duration;
 
-use switch_common::{MacAddr, PairKey, PairVerdict, PortId, VERDICT_ARMED, VERDICT_DROP, VERDICTS_MAX, VlanId};
+use switch_common::{
+    MacAddr, PairKey, PairVerdict, PortId, VERDICT_ARMED, VERDICT_DROP, VERDICT_PUNT, VERDICTS_MAX, VlanId,
+};
 
 use crate::fdb::Nanos;
-use crate::reflex::{Cell, ReflexError, VerdictError, VerdictMap};
+use crate::reflex::{BrainPage, Cell, ReflexError, VerdictError, VerdictMap};
 
 /// Pairs one ingress port may have in the kernel.
 pub const PAIRS_PER_PORT: usize = 8192;
@@ -37,7 +40,7 @@ pub trait VerdictCache {
     fn seen_since_last(&mut self, each: &mut dyn FnMut(&PairKey));
 }
 
-/// Remembers nothing: every frame is decided by the brain.
+/// Remembers nothing: for a loop without a kernel half.
 #[derive(Clone, Copy, Debug, Default)]
 pub struct NoCache;
 
@@ -93,10 +96,23 @@ impl PairStore for VerdictMap {
     }
 }
 
+/// Whether the reflex does what it is taught.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Obedience {
+    /// It repeats verdicts (kernel datapath).
+    Repeats,
+    /// It notes them in its flows and punts every frame all the same (user-space datapath).
+    Notes,
+}
+
 /// The verdicts in the kernel's map, indexed.
+///
+/// **Invariant**: whenever a pair is taken back, or gets another verdict, the generation is bumped afterwards, so that no flow goes on
+/// with its copy of the old one. A pair that only makes room for another needs no bump: its copies still say what the brain would.
 pub struct VerdictIndex<S = VerdictMap> {
     map: S,
-    generation: u32,
+    brain: Arc<BrainPage>,
+    obedience: Obedience,
     pairs: HashMap<PairKey, Installed>,
     stations: HashMap<[u8; 6], HashSet<PairKey>>,
     ports: HashMap<u16, BTreeMap<u64, PairKey>>,
@@ -106,11 +122,12 @@ pub struct VerdictIndex<S = VerdictMap> {
 }
 
 impl<S: PairStore> VerdictIndex<S> {
-    /// Adopts what the map holds of `generation`, and removes the rest.
-    pub fn adopt(map: S, generation: u32) -> Self {
+    /// Adopts what the map holds for this obedience, and removes the rest.
+    pub fn adopt(map: S, brain: Arc<BrainPage>, obedience: Obedience) -> Self {
         let mut index = Self {
             map,
-            generation,
+            brain,
+            obedience,
             pairs: HashMap::new(),
             stations: HashMap::new(),
             ports: HashMap::new(),
@@ -119,12 +136,14 @@ impl<S: PairStore> VerdictIndex<S> {
             backlog: 0,
         };
         for (key, verdict) in index.dump() {
-            if verdict.generation == generation {
+            let noted = verdict.action & VERDICT_PUNT != 0;
+            if noted == (obedience == Obedience::Notes) {
                 index.note(key, verdict, Nanos::default());
             } else {
                 index.map_remove(&key);
             }
         }
+        index.brain.bump_generation();
         index
     }
 
@@ -212,15 +231,22 @@ impl<S: PairStore> VerdictIndex<S> {
 
 impl<S: PairStore> VerdictCache for VerdictIndex<S> {
     fn teach(&mut self, key: PairKey, mut verdict: PairVerdict, now: Nanos, forced: &Cell) {
-        verdict.generation = self.generation;
+        if self.obedience == Obedience::Notes {
+            verdict.action |= VERDICT_PUNT;
+        }
         let backlog = self.backlog;
         let known = self.pairs.get_mut(&key).filter(|installed| same(&installed.verdict, &verdict));
         let Some(installed) = known else {
+            let changes = self.pairs.contains_key(&key);
             self.forget(&key);
-            if verdict.action != VERDICT_DROP {
+            if self.obedience == Obedience::Repeats && verdict.action != VERDICT_DROP {
                 verdict.action |= VERDICT_ARMED;
             }
-            return self.install(key, verdict, now);
+            self.install(key, verdict, now);
+            if changes {
+                self.brain.bump_generation();
+            }
+            return;
         };
         // A frame of a pair that is installed: it was on its way already, or the verdict is still armed.
         if installed.backlog != backlog {
@@ -240,11 +266,12 @@ impl<S: PairStore> VerdictCache for VerdictIndex<S> {
     }
 
     fn forget_station(&mut self, vlan: VlanId, mac: MacAddr) {
-        let Some(pairs) = self.stations.get(&mac.0) else { return };
-        let keys: Vec<PairKey> = pairs.iter().filter(|key| key.vlan == vlan.0).copied().collect();
+        let pairs = self.stations.get(&mac.0).into_iter().flatten();
+        let keys: Vec<PairKey> = pairs.filter(|key| key.vlan == vlan.0).copied().collect();
         for key in &keys {
             self.forget(key);
         }
+        self.brain.bump_generation();
     }
 
     fn forget_where(&mut self, stale: &mut dyn FnMut(&PairKey, &PairVerdict) -> bool) {
@@ -253,6 +280,8 @@ impl<S: PairStore> VerdictCache for VerdictIndex<S> {
         for key in &keys {
             self.forget(key);
         }
+        // Pairs that made room for others may have left copies, too.
+        self.brain.bump_generation();
     }
 
     fn seen_since_last(&mut self, each: &mut dyn FnMut(&PairKey)) {
@@ -266,9 +295,10 @@ impl<S: PairStore> VerdictCache for VerdictIndex<S> {
     }
 }
 
-/// Whether two verdicts say the same, apart from what the reflex writes.
+/// Whether two verdicts say the same, apart from what the reflex writes and the key that the store adds.
 fn same(installed: &PairVerdict, new: &PairVerdict) -> bool {
     let plain = |verdict: &PairVerdict| PairVerdict {
+        key: PairKey::default(),
         action: verdict.action & !VERDICT_ARMED,
         last_seen_jiffies: 0,
         ..*verdict

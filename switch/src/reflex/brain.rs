@@ -6,7 +6,7 @@ use std::io;
 use std::os::fd::BorrowedFd;
 use std::sync::atomic::{AtomicU64, Ordering};
 
-use switch_common::{BrainPort, DropCell, DropReason, PORT_SLOTS, REASON_SLOTS, Way};
+use switch_common::{BrainPort, DropCell, DropReason, PORT_SLOTS, REASON_SLOTS, Tally, Way};
 
 use super::sys::BrainMapping;
 
@@ -42,6 +42,37 @@ pub struct DropCells {
     pub bytes: Cell,
 }
 
+/// [`Tally`], shared.
+#[repr(C)]
+#[derive(Debug, Default)]
+#[expect(missing_docs, reason = "each field is the field of `Tally` of the same name")]
+pub struct TallyCells {
+    pub frames: Cell,
+    pub bytes: Cell,
+    pub extra_frames: Cell,
+    pub extra_bytes: Cell,
+}
+
+impl TallyCells {
+    /// Adds; for the one thread that writes these cells.
+    pub fn add(&self, tally: &Tally) {
+        self.frames.add(tally.frames);
+        self.bytes.add(tally.bytes);
+        self.extra_frames.add(tally.extra_frames);
+        self.extra_bytes.add(tally.extra_bytes);
+    }
+
+    /// The values now.
+    pub fn snapshot(&self) -> Tally {
+        Tally {
+            frames: self.frames.get(),
+            bytes: self.bytes.get(),
+            extra_frames: self.extra_frames.get(),
+            extra_bytes: self.extra_bytes.get(),
+        }
+    }
+}
+
 /// [`BrainPort`], shared; the meaning of each field is told there.
 #[repr(C)]
 #[derive(Debug)]
@@ -61,6 +92,9 @@ pub struct BrainCells {
     pub unobserved_odd: Cell,
     pub ingress_drops: [DropCells; REASON_SLOTS],
     pub egress_drops: [DropCells; REASON_SLOTS],
+    pub flows_freed: Cell,
+    pub generation: Cell,
+    pub freed: TallyCells,
 }
 
 impl Default for BrainCells {
@@ -81,6 +115,9 @@ impl Default for BrainCells {
             unobserved_odd: Cell::default(),
             ingress_drops: drops(),
             egress_drops: drops(),
+            flows_freed: Cell::default(),
+            generation: Cell::default(),
+            freed: TallyCells::default(),
         }
     }
 }
@@ -139,6 +176,9 @@ impl BrainCells {
             unobserved_odd: self.unobserved_odd.get(),
             ingress_drops: drops(&self.ingress_drops),
             egress_drops: drops(&self.egress_drops),
+            flows_freed: self.flows_freed.get(),
+            generation: self.generation.get(),
+            freed: self.freed.snapshot(),
         }
     }
 
@@ -170,6 +210,11 @@ impl BrainCells {
             &self.settled_odd,
             &self.unobserved_even,
             &self.unobserved_odd,
+            &self.flows_freed,
+            &self.freed.frames,
+            &self.freed.bytes,
+            &self.freed.extra_frames,
+            &self.freed.extra_bytes,
         ];
         let drops = self.ingress_drops.iter().chain(&self.egress_drops).flat_map(|cell| [&cell.frames, &cell.bytes]);
         counters.into_iter().chain(drops).for_each(|cell| cell.set(0));
@@ -199,12 +244,26 @@ impl BrainPage {
         BrainMapping::new(map, PORT_SLOTS).map(|mapping| Self(Page::Mapped(mapping)))
     }
 
-    /// A port's cells; 0: the switch's own. An index that is no port's is answered with the switch's.
-    pub fn port(&self, index: usize) -> &BrainCells {
-        let cells = match &self.0 {
+    /// Every slot, from 0 on.
+    pub fn ports(&self) -> &[BrainCells] {
+        match &self.0 {
             Page::Mapped(mapping) => mapping.cells(),
             Page::Heap(cells) => cells,
-        };
+        }
+    }
+
+    /// Makes every copy of a verdict in a flow stale: it is looked up anew with the flow's next frame. For the loop, after it has
+    /// changed or removed the pairs concerned.
+    pub fn bump_generation(&self) {
+        let generation = &self.port(0).generation;
+        // 32 bits of it are compared, and 0 is no generation.
+        let next = generation.get().wrapping_add(1) & u64::from(u32::MAX);
+        generation.set(next.max(1));
+    }
+
+    /// A port's cells; 0: the switch's own. An index that is no port's is answered with the switch's.
+    pub fn port(&self, index: usize) -> &BrainCells {
+        let cells = self.ports();
         cells.get(index).or(cells.first()).expect("a page has PORT_SLOTS cells")
     }
 }

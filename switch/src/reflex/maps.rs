@@ -4,10 +4,12 @@ use std::os::fd::{AsFd, OwnedFd};
 
 use aya::Ebpf;
 use aya::maps::{Array, HashMap, Map, MapData, MapError, PerCpuArray};
+use switch_common::flow::{FlowKey4, FlowKey6, FlowValue, FlowValue6};
 use switch_common::{LINK_SLOTS, PORT_SLOTS, PortBuckets, PortConfig, PortCounters, PortDrops, Settings};
 
 use super::brain::BrainPage;
 use super::error::ReflexError;
+use super::flows::FlowMaps;
 use super::verdicts::VerdictMap;
 
 /// All maps but the two that have another owner.
@@ -21,6 +23,7 @@ pub(super) struct Maps {
     pub(super) drops_fd: OwnedFd,
     pub(super) buckets_fd: OwnedFd,
     pub(super) punts: Array<MapData, u64>,
+    pub(super) flows: FlowMaps,
     links: Array<MapData, u32>,
     links_high: HashMap<MapData, u32, u32>,
 }
@@ -38,6 +41,10 @@ impl Maps {
             settings: with_fd(ebpf, "SETTINGS")?.0,
             ports: with_fd(ebpf, "PORTS")?.0,
             punts: with_fd(ebpf, "PUNTS")?.0,
+            flows: FlowMaps::new(
+                with_fd::<HashMap<MapData, FlowKey4, FlowValue>>(ebpf, "FLOWS4")?.1,
+                with_fd::<HashMap<MapData, FlowKey6, FlowValue6>>(ebpf, "FLOWS6")?.1,
+            ),
             links: with_fd(ebpf, "LINKS")?.0,
             links_high: with_fd(ebpf, "LINKS_HIGH")?.0,
             buckets,

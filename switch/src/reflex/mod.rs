@@ -18,6 +18,7 @@ mod brain;
 mod counters;
 mod diagnostics;
 mod error;
+mod flows;
 mod maps;
 mod netlink;
 mod pins;
@@ -32,13 +33,14 @@ use std::sync::Arc;
 
 use aya::Ebpf;
 use aya::EbpfLoader;
-use aya::programs::{Program, SchedClassifier};
-use switch_common::{PortConfig, PortId, Settings};
+use aya::programs::{Program, SchedClassifier, TestRun, TestRunOptions};
+use switch_common::{FLOWS_MAX, PortConfig, PortId, Settings};
 
 pub use attach::{Attachment, ForeignProgram, Hook};
-pub use brain::{BrainCells, BrainPage, Cell, DropCells};
+pub use brain::{BrainCells, BrainPage, Cell, DropCells, TallyCells};
 pub use diagnostics::Diagnostics;
 pub use error::ReflexError;
+pub use flows::{DeadFlows, FlowMaps, tally, ticks_per_second};
 pub use pins::Adopted;
 pub use verdicts::{VerdictError, VerdictMap};
 
@@ -51,6 +53,24 @@ static OBJECT: &[u8] = aya::include_bytes_aligned!(concat!(env!("OUT_DIR"), "/we
 
 const PORT_INGRESS: &str = "port_ingress";
 const INJECT: &str = "inject";
+const CLOCK: &str = "clock";
+
+/// How an instance is to be made; what exists is adopted as it is.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Load {
+    /// How programs are put on netdevs.
+    pub hook: Hook,
+    /// Whether flows are accounted.
+    pub flows: bool,
+    /// Room for flows over IPv4; over IPv6 there is half as much.
+    pub flows_max: u32,
+}
+
+impl Default for Load {
+    fn default() -> Self {
+        Self { hook: Hook::Auto, flows: true, flows_max: FLOWS_MAX }
+    }
+}
 
 /// An instance's kernel half. Owned by control; the verdicts are handed to the loop, the brain's counters to whoever
 /// counts.
@@ -68,21 +88,24 @@ impl Reflex {
     ///
     /// # Errors
     /// Not permitted, no bpffs, or the kernel refuses the object.
-    pub fn open(pins: &Path, hook: Hook) -> Result<(Self, Adopted), ReflexError> {
-        Self::load(pins, hook).map_err(ReflexError::or_not_permitted)
+    pub fn open(pins: &Path, how: Load) -> Result<(Self, Adopted), ReflexError> {
+        Self::load(pins, how).map_err(ReflexError::or_not_permitted)
     }
 
-    fn load(pins: &Path, hook: Hook) -> Result<(Self, Adopted), ReflexError> {
-        let hook = hook.resolve()?;
+    fn load(pins: &Path, how: Load) -> Result<(Self, Adopted), ReflexError> {
+        let hook = how.hook.resolve()?;
         let (pins, adopted) = Pins::open(pins)?;
         let mut loader = EbpfLoader::new();
         for (name, path) in pins.maps() {
             loader.map_pin_path(name, path);
         }
+        let account = u8::from(how.flows);
+        loader.override_global("ACCOUNT_FLOWS", &account, true);
+        loader.map_max_entries("FLOWS4", how.flows_max.max(1)).map_max_entries("FLOWS6", (how.flows_max / 2).max(1));
         let object = |source| ReflexError::Object { source: Box::new(source) };
         let mut ebpf = loader.load(OBJECT).map_err(object)?;
         // Before the maps are taken: the instructions name them by descriptors that must still be open.
-        for name in [PORT_INGRESS, INJECT] {
+        for name in [PORT_INGRESS, INJECT, CLOCK] {
             let refused = |source| ReflexError::Program { program: name, source: Box::new(source) };
             program(&mut ebpf, name)?.load().map_err(refused)?;
         }
@@ -198,6 +221,24 @@ impl Reflex {
     pub fn attached_ports(&self) -> Result<Vec<PortId>, ReflexError> {
         let ids = self.dirs.places()?.into_iter().filter_map(|place| place.strip_prefix("port-")?.parse().ok());
         Ok(ids.filter_map(PortId::new).collect())
+    }
+
+    /// The flow table.
+    pub fn flows(&self) -> FlowMaps {
+        self.maps.flows.clone()
+    }
+
+    /// The kernel's clock in jiffies (the low half), as the programs read it.
+    ///
+    /// # Errors
+    /// The kernel cannot run a program for us.
+    pub fn jiffies(&mut self) -> Result<u32, ReflexError> {
+        let clock = program(&mut self.ebpf, CLOCK)?;
+        // The shortest frame that the kernel takes for a test run.
+        let frame = [0u8; 14];
+        let options = TestRunOptions { data_in: Some(&frame), ..TestRunOptions::default() };
+        let refused = |source| ReflexError::Program { program: CLOCK, source: Box::new(source) };
+        clock.test_run(options).map(|result| result.return_value).map_err(refused)
     }
 
     /// Waits until every program has ended that may have seen the maps as they were before this call.

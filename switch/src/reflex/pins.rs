@@ -15,6 +15,7 @@ use std::io;
 use std::path::{Path, PathBuf};
 
 use aya::maps::{MapInfo, MapType};
+use switch_common::flow::{FlowKey4, FlowKey6, FlowValue, FlowValue6};
 use switch_common::{
     BrainPort, LAYOUT_VERSION, LINK_SLOTS, LINKS_HIGH_MAX, PORT_SLOTS, PairKey, PairVerdict, PortBuckets, PortConfig,
     PortCounters, PortDrops, Settings, VERDICTS_MAX,
@@ -34,20 +35,25 @@ struct Shape {
     kind: MapType,
     key_bytes: usize,
     value_bytes: usize,
+    /// [`ANY`]: as many as the instance was made with.
     entries: usize,
 }
+
+const ANY: usize = 0;
 
 const fn shape<K, V>(name: &'static str, kind: MapType, entries: usize) -> Shape {
     Shape { name, kind, key_bytes: size_of::<K>(), value_bytes: size_of::<V>(), entries }
 }
 
-const SHAPES: [Shape; 10] = [
+const SHAPES: [Shape; 12] = [
     shape::<u32, Settings>("SETTINGS", MapType::Array, 1),
     shape::<u32, u32>("LINKS", MapType::Array, LINK_SLOTS),
     shape::<u32, u32>("LINKS_HIGH", MapType::Hash, LINKS_HIGH_MAX),
     shape::<u32, PortConfig>("PORTS", MapType::Array, PORT_SLOTS),
     shape::<u32, PortBuckets>("BUCKETS", MapType::Array, PORT_SLOTS),
     shape::<PairKey, PairVerdict>("VERDICTS", MapType::Hash, VERDICTS_MAX),
+    shape::<FlowKey4, FlowValue>("FLOWS4", MapType::Hash, ANY),
+    shape::<FlowKey6, FlowValue6>("FLOWS6", MapType::Hash, ANY),
     shape::<u32, PortCounters>("COUNTERS", MapType::PerCpuArray, PORT_SLOTS),
     shape::<u32, PortDrops>("DROPS", MapType::Array, PORT_SLOTS),
     shape::<u32, u64>("PUNTS", MapType::Array, 1),
@@ -60,7 +66,7 @@ impl Shape {
         info.map_type().is_ok_and(|kind| kind == self.kind)
             && same(info.key_size(), self.key_bytes)
             && same(info.value_size(), self.value_bytes)
-            && same(info.max_entries(), self.entries)
+            && (self.entries == ANY || same(info.max_entries(), self.entries))
     }
 }
 

@@ -15,6 +15,7 @@ use rustix::mm::{MapFlags, ProtFlags};
 
 use super::brain::BrainCells;
 
+const BPF_MAP_DELETE_ELEM: libc::c_long = 3;
 const BPF_OBJ_GET: libc::c_long = 7;
 const BPF_OBJ_GET_INFO_BY_FD: libc::c_long = 15;
 const BPF_MAP_LOOKUP_BATCH: libc::c_long = 24;
@@ -123,6 +124,27 @@ pub(super) fn lookup_all<K: Pod + Default, V: Pod + Default>(
         }
         token = next;
         started = true;
+    }
+}
+
+/// `union bpf_attr` for the commands on one element.
+#[repr(C)]
+#[derive(Default)]
+struct ElementAttr {
+    map_fd: u32,
+    padding: u32,
+    key: u64,
+    value: u64,
+    flags: u64,
+}
+
+/// Deletes an element; `false` when there was none.
+pub(super) fn delete<K: Pod>(map: BorrowedFd<'_>, key: &K) -> io::Result<bool> {
+    let mut attr = ElementAttr { map_fd: raw(map), key: &raw const *key as u64, ..ElementAttr::default() };
+    match bpf(BPF_MAP_DELETE_ELEM, &mut attr) {
+        Ok(_) => Ok(true),
+        Err(error) if error.raw_os_error() == Some(libc::ENOENT) => Ok(false),
+        Err(error) => Err(error),
     }
 }
 

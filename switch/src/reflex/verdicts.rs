@@ -34,12 +34,13 @@ impl VerdictMap {
         Self { map, fd }
     }
 
-    /// Installs or replaces a pair's verdict, whole: `last_seen_jiffies` too.
+    /// Installs or replaces a pair's verdict, whole: `last_seen_jiffies` too. Its `key` is set here.
     ///
     /// # Errors
     /// [`VerdictError::Full`] when there is no room.
     pub fn insert(&mut self, key: &PairKey, verdict: &PairVerdict) -> Result<(), VerdictError> {
-        self.map.insert(*key, *verdict, 0).map_err(|error| match &error {
+        let verdict = PairVerdict { key: *key, ..*verdict };
+        self.map.insert(*key, verdict, 0).map_err(|error| match &error {
             MapError::SyscallError(call)
                 if matches!(call.io_error.raw_os_error(), Some(libc::E2BIG | libc::ENOMEM)) =>
             {
@@ -47,6 +48,13 @@ impl VerdictMap {
             }
             _ => error.into(),
         })
+    }
+
+    /// Makes a pair's element repeat another key, as one does that is reused.
+    #[cfg(test)]
+    pub(super) fn disguise(&mut self, key: &PairKey, other: &PairKey) {
+        let verdict = self.map.get(key, 0).expect("the pair is installed");
+        self.map.insert(*key, PairVerdict { key: *other, ..verdict }, 0).expect("it is replaced");
     }
 
     /// Takes a pair's verdict back; `false` when there was none.

@@ -22,17 +22,45 @@ pub struct Bridge<'a> {
 impl<'a> Bridge<'a> {
     /// Makes one in the arena, which stays silent itself.
     pub fn new(arena: &'a Arena) -> Result<Self> {
-        run("sysctl -qw net.ipv6.conf.default.disable_ipv6=1")?;
-        arena.ip("link add br0 type bridge stp_state 0 mcast_snooping 0")?;
-        arena.ip("link set dev br0 mtu 1500 up")?;
+        make(arena)?;
         Ok(Self { arena, stations: BTreeMap::new() })
     }
+}
 
-    fn until_forwarding(netdev: &str, forwarding: bool) -> Result<()> {
-        wait::until_true(&format!("{netdev} forwards: {forwarding}"), wait::SOON, || {
-            Ok(run(&format!("bridge link show dev {netdev}"))?.contains("state forwarding") == forwarding)
-        })
-    }
+/// Makes the bridge `br0`, without the rest of a fabric.
+pub fn make(arena: &Arena) -> Result<()> {
+    run("sysctl -qw net.ipv6.conf.default.disable_ipv6=1")?;
+    arena.ip("link add br0 type bridge stp_state 0 mcast_snooping 0")?;
+    arena.ip("link set dev br0 mtu 1500 up").map(drop)
+}
+
+/// Makes a netdev that somebody holds a port of `br0`, and waits until it forwards.
+pub fn join(arena: &Arena, netdev: &str, mtu: u32) -> Result<()> {
+    arena.ip(&format!("link set dev {netdev} mtu {mtu} master br0 up"))?;
+    until_forwarding(netdev, true)
+}
+
+/// The entries of `br0`, its own included.
+fn entries() -> Result<Vec<Value>> {
+    Ok(serde_json::from_str(&run("bridge -j fdb show br br0")?)?)
+}
+
+/// A field of an entry.
+fn text<'a>(entry: &'a Value, key: &str) -> &'a str {
+    entry.get(key).and_then(Value::as_str).unwrap_or_default()
+}
+
+/// The addresses that `br0` has learned from a port.
+pub fn learned_from(netdev: &str) -> Result<Vec<String>> {
+    let entries = entries()?;
+    let learned = entries.iter().filter(|entry| text(entry, "state") != "permanent" && text(entry, "ifname") == netdev);
+    Ok(learned.map(|entry| text(entry, "mac").to_owned()).collect())
+}
+
+fn until_forwarding(netdev: &str, forwarding: bool) -> Result<()> {
+    wait::until_true(&format!("{netdev} forwards: {forwarding}"), wait::SOON, || {
+        Ok(run(&format!("bridge link show dev {netdev}"))?.contains("state forwarding") == forwarding)
+    })
 }
 
 fn netdev(index: usize) -> String {
@@ -48,8 +76,7 @@ impl Fabric for Bridge<'_> {
         let netdev = netdev(index);
         self.stations.insert(index, Station::plain(&netdev)?);
         let mtu = plan.mtu.unwrap_or(1500);
-        self.arena.ip(&format!("link set dev {netdev} mtu {mtu} master br0 up"))?;
-        Self::until_forwarding(&netdev, true)
+        join(self.arena, &netdev, mtu)
     }
 
     fn remove_port(&mut self, index: usize) -> Result<()> {
@@ -60,7 +87,7 @@ impl Fabric for Bridge<'_> {
 
     fn set_up(&mut self, index: usize, up: bool) -> Result<()> {
         self.arena.ip(&format!("link set dev {} {}", netdev(index), if up { "up" } else { "down" }))?;
-        Self::until_forwarding(&netdev(index), up)
+        until_forwarding(&netdev(index), up)
     }
 
     fn pin(&mut self, index: usize, station: MacAddr) -> Result<()> {
@@ -89,12 +116,10 @@ impl Fabric for Bridge<'_> {
     }
 
     fn stations(&mut self) -> Result<BTreeMap<MacAddr, usize>> {
-        let entries: Vec<Value> = serde_json::from_str(&run("bridge -j fdb show br br0")?)?;
-        let text = |entry: &Value, key: &str| entry.get(key).and_then(Value::as_str).unwrap_or_default().to_owned();
         let mut stations = BTreeMap::new();
-        for entry in entries.iter().filter(|entry| text(entry, "state") != "permanent") {
+        for entry in entries()?.iter().filter(|entry| text(entry, "state") != "permanent") {
             let index = self.stations.iter().find(|(_, station)| station.netdev() == text(entry, "ifname"));
-            if let (Some((index, _)), Ok(mac)) = (index, frames::mac(&text(entry, "mac"))) {
+            if let (Some((index, _)), Ok(mac)) = (index, frames::mac(text(entry, "mac"))) {
                 stations.insert(mac, *index);
             }
         }

@@ -56,7 +56,7 @@ pub fn run(series: &[String], filter: Option<&str>, args: &[OsString]) -> Result
     let mut take = |name| tests.remove(name).with_context(|| format!("cargo built no test binary {name}"));
     let programs = [
         Program { name: "weft", path: weft },
-        Program { name: "vmm-harness", path: workspace::vmm_harness()? },
+        Program { name: "vmm-harness", path: workspace::monitor(Profile::Debug)? },
         Program { name: "it", path: take("it")? },
         Program { name: "reflex", path: take("weft")? },
     ];

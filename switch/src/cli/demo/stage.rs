@@ -33,6 +33,11 @@ impl Running {
         child.map(Self).with_context(|| format!("cannot start {}", command.get_program().display()))
     }
 
+    /// Its process id.
+    pub(super) fn id(&self) -> u32 {
+        self.0.id()
+    }
+
     /// Fails if it has ended by itself.
     pub(super) fn check(&mut self) -> Result<()> {
         match self.0.try_wait()? {
@@ -70,9 +75,10 @@ impl Stage {
                 .context("an earlier demo does not go away")?;
         }
         // A tap that was there before is left alone by every later daemon, so it has to go here.
-        let tap = format!("{name}-g");
-        if PathBuf::from(format!("/sys/class/net/{tap}")).exists() {
-            output(Command::new("ip").args(["link", "del", &tap]))?;
+        for tap in ["g", "m"].map(|guest| format!("{name}-{guest}")) {
+            if PathBuf::from(format!("/sys/class/net/{tap}")).exists() {
+                output(Command::new("ip").args(["link", "del", &tap]))?;
+            }
         }
         for namespace in ["blue", "green"].map(|end| format!("{name}-{end}")) {
             if PathBuf::from(format!("/run/netns/{namespace}")).exists() {

@@ -94,14 +94,20 @@ pub(super) fn ping(from: Option<&Namespace>, address: &str) -> Result<String> {
     time.context("ping says no time")
 }
 
-/// Waits until an address answers the host's ping and serves a page, as long as `check` has nothing against it, and says
-/// how long that took.
-pub(super) fn reach(address: &str, patience: Duration, mut check: impl FnMut() -> Result<()>) -> Result<Duration> {
+/// Waits until an address answers the host's ping, as long as `check` has nothing against it, and says how long that took.
+pub(super) fn answers(address: &str, patience: Duration, mut check: impl FnMut() -> Result<()>) -> Result<Duration> {
     let start = Instant::now();
     until(patience, || {
         check()?;
         Ok(output(Command::new("ping").args(["-n", "-c", "1", "-w", "1", address])).ok())
     })?;
+    Ok(start.elapsed())
+}
+
+/// The same, until it serves a page, too.
+pub(super) fn serves(address: &str, patience: Duration, check: impl FnMut() -> Result<()>) -> Result<Duration> {
+    let start = Instant::now();
+    answers(address, patience, check)?;
     until(patience, || Ok(fetch(None, address).ok()))?;
     Ok(start.elapsed())
 }

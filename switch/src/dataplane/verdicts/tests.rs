@@ -53,7 +53,7 @@ fn millis(millis: u64) -> Nanos {
 }
 
 fn index() -> VerdictIndex<Memory> {
-    VerdictIndex::adopt(Memory::default(), 7)
+    VerdictIndex::adopt(Memory::default(), Arc::new(BrainPage::in_memory()), Obedience::Repeats)
 }
 
 fn has(index: &VerdictIndex<Memory>, key: &PairKey) -> bool {
@@ -120,7 +120,6 @@ fn a_verdict_is_installed_armed_and_disarmed_by_force_only_after_an_unbroken_bac
     let pair = key(1, 1, 2);
     index.teach(pair, to(2), millis(0), &forced);
     assert_eq!(stored(&index, &pair).action, VERDICT_FORWARD | VERDICT_ARMED);
-    assert_eq!(stored(&index, &pair).generation, 7);
 
     // The control: a backlog that ends in between gives the pair a new start.
     index.teach(pair, to(2), millis(900), &forced);
@@ -148,14 +147,40 @@ fn another_verdict_replaces_the_old_one_and_is_armed_again() {
 }
 
 #[test]
-fn adoption_keeps_its_generation_and_removes_the_others() {
-    let mut map = Memory::default();
-    for (pair, generation) in [(key(1, 1, 2), 7), (key(2, 2, 1), 6)] {
-        map.insert(&pair, &PairVerdict { generation, ..to(3) }).unwrap();
+fn adoption_keeps_what_its_datapath_can_use_and_removes_the_others() {
+    for (obedience, kept, removed) in [(Obedience::Repeats, 1, 2), (Obedience::Notes, 2, 1)] {
+        let mut map = Memory::default();
+        map.insert(&key(1, 1, 2), &to(3)).unwrap();
+        map.insert(&key(2, 1, 2), &PairVerdict { action: VERDICT_FORWARD | VERDICT_PUNT, ..to(3) }).unwrap();
+        let index = VerdictIndex::adopt(map, Arc::new(BrainPage::in_memory()), obedience);
+        assert!(has(&index, &key(kept, 1, 2)), "{obedience:?}");
+        assert!(!has(&index, &key(removed, 1, 2)), "{obedience:?}");
     }
-    let index = VerdictIndex::adopt(map, 7);
-    assert!(has(&index, &key(1, 1, 2)));
-    assert!(!has(&index, &key(2, 2, 1)));
+}
+
+#[test]
+fn a_reflex_that_only_notes_is_told_to_punt_what_it_is_taught() {
+    let mut index = VerdictIndex::adopt(Memory::default(), Arc::new(BrainPage::in_memory()), Obedience::Notes);
+    index.teach(key(1, 1, 2), to(2), millis(0), &Cell::default());
+    assert_eq!(stored(&index, &key(1, 1, 2)).action, VERDICT_FORWARD | VERDICT_PUNT);
+}
+
+#[test]
+fn what_is_taken_back_or_changed_makes_every_copy_stale_and_nothing_else_does() {
+    let (mut index, forced) = (index(), Cell::default());
+    let pair = key(1, 1, 2);
+    let stale = |index: &VerdictIndex<Memory>| index.brain.port(0).generation.get();
+    let start = stale(&index);
+    assert!(start > 0, "no copy is of generation 0");
+    index.teach(pair, to(2), millis(0), &forced);
+    index.teach(pair, to(2), millis(1), &forced);
+    assert_eq!(stale(&index), start, "a first verdict, and the same again");
+    index.teach(pair, to(3), millis(2), &forced);
+    assert_eq!(stale(&index), start + 1, "another verdict");
+    index.forget_station(VlanId::default(), MacAddr(mac(2)));
+    assert_eq!(stale(&index), start + 2, "a station");
+    index.forget_port(PortId::new(9).unwrap());
+    assert_eq!(stale(&index), start + 3, "a port: pairs that made room for others may have left copies");
 }
 
 #[test]

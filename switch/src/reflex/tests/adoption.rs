@@ -6,8 +6,8 @@ use std::process::Child;
 use switch_common::{LAYOUT_VERSION, PortBuckets, SETTING_EPOCH, SETTING_PUNT, VERDICT_FORWARD, VERDICT_FORWARD_PEER};
 
 use super::bench::{Bench, PLAIN, balance, frame, id};
-use super::lab::{A, B, Lab, attach, enter, ifindex, pair, run, teach, wait_for};
-use crate::reflex::{Adopted, Attachment, Hook, Reflex};
+use super::lab::{A, B, Lab, attach, enter, ifindex, pair, run, settings, teach, wait_for};
+use crate::reflex::{Adopted, Attachment, Hook, Load, Reflex};
 
 const PINGS: u64 = 400;
 
@@ -49,7 +49,7 @@ fn succeed(lab: &Lab, first: Hook, second: Hook, action: u8) {
     assert!(seen > 20, "counters are kept");
     wait_for("the ping goes on without a daemon", || forwarded(&reflex) > seen + 20);
     assert_eq!(reflex.attached_ports().unwrap(), [A.id, B.id]);
-    assert_eq!(reflex.settings().unwrap().generation, 1);
+    assert_eq!(reflex.settings().unwrap(), settings());
     assert!(reflex.verdicts().unwrap().get(&pair(A, B)).unwrap().is_some(), "verdicts are kept");
     assert_eq!(attach(&mut reflex), [Attachment::Adopted; 2]);
     // To add or remove a clsact queueing discipline the kernel stops the netdev's transmitter for a moment
@@ -283,6 +283,6 @@ fn bpffs_is_mounted_when_it_is_not() {
     let (_reflex, adopted) = lab.open(Hook::Auto);
     assert_eq!(adopted, Adopted::Fresh);
     assert!(fs::read_to_string("/proc/self/mounts").unwrap().contains(" /sys/fs/bpf bpf "));
-    let elsewhere = Reflex::open(std::path::Path::new("/tmp/weft-lab-no-bpffs"), Hook::Auto);
+    let elsewhere = Reflex::open(std::path::Path::new("/tmp/weft-lab-no-bpffs"), Load::default());
     assert!(matches!(elsewhere, Err(crate::reflex::ReflexError::NoBpffs { .. })));
 }

@@ -5,7 +5,7 @@ use switch_common::{
     VERDICT_FORWARD, Way,
 };
 
-use super::lab::{Lab, ifindex, run};
+use super::lab::{self, Lab, ifindex, run};
 use super::tap::Tap;
 use crate::reflex::{Adopted, Hook, Reflex, VerdictMap};
 
@@ -45,7 +45,7 @@ impl Bench {
     /// Changes the settings; before the change they are those of a brain that takes a hundred frames at once.
     pub(super) fn settings(&mut self, change: impl FnOnce(&mut Settings)) {
         let mut settings =
-            Settings { punt_ifindex: ifindex("punt"), generation: 1, flags: SETTING_PUNT, punt_in_flight_max: 100 };
+            Settings { punt_ifindex: ifindex("punt"), flags: SETTING_PUNT, punt_in_flight_max: 100, ..lab::settings() };
         change(&mut settings);
         self.reflex.set_settings(settings).unwrap();
     }
@@ -61,15 +61,14 @@ impl Bench {
     pub(super) fn decide(&mut self, from: u16, to: u16, change: impl FnOnce(&mut PairVerdict)) {
         let mut verdict = PairVerdict {
             ifindex: ifindex(&format!("guest{to}")),
-            generation: 1,
             frame_bytes_max: FRAME_BYTES_MAX,
             egress: to,
             action: VERDICT_FORWARD,
-            reason: 0,
-            last_seen_jiffies: 0,
+            ..PairVerdict::default()
         };
         change(&mut verdict);
         self.verdicts.insert(&pair(from, to), &verdict).unwrap();
+        self.reflex.brain().bump_generation();
     }
 
     /// A guest sends a frame.

@@ -9,7 +9,7 @@ use std::time::{Duration, Instant};
 
 use switch_common::{MacAddr, PORT_UP, PairKey, PairVerdict, PortConfig, PortId, Settings};
 
-use crate::reflex::{Adopted, Attachment, Hook, Reflex, VerdictMap};
+use crate::reflex::{Adopted, Attachment, Hook, Load, Reflex, VerdictMap};
 
 const INSIDE: &str = "WEFT_REFLEX_LAB";
 
@@ -129,7 +129,7 @@ impl Lab {
 
     /// Opens the instance.
     pub(super) fn open(&self, hook: Hook) -> (Reflex, Adopted) {
-        Reflex::open(&self.pins(), hook).unwrap()
+        Reflex::open(&self.pins(), Load { hook, ..Load::default() }).unwrap()
     }
 
     /// Sets a command off in a station's namespace.
@@ -177,7 +177,7 @@ pub(super) fn wait_for(what: &str, mut holds: impl FnMut() -> bool) {
 
 /// Settings without a brain.
 pub(super) fn settings() -> Settings {
-    Settings { punt_ifindex: 0, generation: 1, flags: 0, punt_in_flight_max: 0 }
+    Settings { flow_port_max: 1000, flow_idle_jiffies: 60_000, flow_closed_jiffies: 10_000, ..Settings::default() }
 }
 
 /// The pair of what goes from one station to the other.
@@ -220,11 +220,9 @@ pub(super) fn netdev_counter(lab: &Lab, space: Option<Station>, netdev: &str, na
 pub(super) fn forward(to: Station, action: u8) -> PairVerdict {
     PairVerdict {
         ifindex: ifindex(to.port),
-        generation: 1,
         frame_bytes_max: 1514,
         egress: to.id.get(),
         action,
-        reason: 0,
-        last_seen_jiffies: 0,
+        ..PairVerdict::default()
     }
 }

@@ -205,13 +205,13 @@ fn verdicts_are_read_in_batches_and_a_full_map_says_so() {
         let [_, b, c, d] = number.to_be_bytes();
         switch_common::PairKey { source: [2, 0, 0, b, c, d], ..pair(1, 2) }
     };
-    let verdict = PairVerdict { generation: 9, ..PairVerdict::default() };
+    let verdict = PairVerdict { egress: 9, ..PairVerdict::default() };
     let max = u32::try_from(switch_common::VERDICTS_MAX).unwrap();
     (0..max).for_each(|number| bench.verdicts.insert(&key(number), &verdict).unwrap());
     let mut dump = Vec::new();
     bench.verdicts.dump(&mut dump).unwrap();
     assert_eq!(dump.len(), switch_common::VERDICTS_MAX);
-    assert!(dump.iter().all(|(_, found)| *found == verdict));
+    assert!(dump.iter().all(|(key, found)| *found == PairVerdict { key: *key, ..verdict }));
     dump.sort_by_key(|(key, _)| key.source);
     dump.dedup_by_key(|(key, _)| key.source);
     assert_eq!(dump.len(), switch_common::VERDICTS_MAX);

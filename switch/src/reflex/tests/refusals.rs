@@ -4,7 +4,7 @@ use switch_common::{
     DropReason, PORT_UP, PUNT_IN_FLIGHT_PORT_MAX, PortConfig, SETTING_PUNT, SETTING_PUNT_UNLIMITED, VERDICT_DROP, Way,
 };
 
-use super::bench::{Bench, PLAIN, frame, id, mac};
+use super::bench::{Bench, PLAIN, frame, id, mac, pair};
 use super::lab::{enter, ifindex};
 
 const SMALL: (u64, u64) = (1, 60);
@@ -97,8 +97,9 @@ fn an_unknown_pair_without_a_brain_is_dropped() {
     let mut bench = Bench::new(&lab);
     bench.send(1, &frame(1, 2, &PLAIN, 46));
     assert_eq!(bench.dropped(1, Way::Ingress, DropReason::BrainAbsent), SMALL);
-    // A stale verdict is no verdict.
-    bench.decide(1, 2, |verdict| verdict.generation = 2);
+    // An element that repeats another key is another pair's: its verdict is none.
+    bench.decide(1, 2, |_| {});
+    bench.verdicts.disguise(&pair(1, 2), &pair(1, 3));
     bench.send(1, &frame(1, 2, &PLAIN, 46));
     assert_eq!(bench.dropped(1, Way::Ingress, DropReason::BrainAbsent), (2, 120));
     assert_eq!(bench.received(2), Vec::<Vec<u8>>::new());
