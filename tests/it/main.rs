@@ -34,6 +34,7 @@ mod harness_itself;
 mod hostile_guests;
 mod lifecycle;
 mod links;
+mod linux_guests;
 mod memory;
 mod micro_guests;
 mod reasons;

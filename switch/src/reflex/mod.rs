@@ -294,8 +294,7 @@ impl Reflex {
     /// # Errors
     /// As [`Self::foreign_programs`].
     pub fn is_switched(ifname: &str, ifindex: u32) -> Result<bool, ReflexError> {
-        let programs = attach::foreign(Netdev { ifname, ifindex }, &[])?;
-        Ok(programs.iter().any(|program| [PORT_INGRESS, INJECT].contains(&program.name.as_str())))
+        attach::survey(Netdev { ifname, ifindex }, &[PORT_INGRESS, INJECT]).map(|survey| survey.ours)
     }
 
     /// Programs on a netdev's ingress that are not ours.
@@ -303,7 +302,8 @@ impl Reflex {
     /// # Errors
     /// The netdev is gone, or not permitted.
     pub fn foreign_programs(ifname: &str, ifindex: u32) -> Result<Vec<ForeignProgram>, ReflexError> {
-        attach::foreign(Netdev { ifname, ifindex }, &[PORT_INGRESS, INJECT]).map_err(ReflexError::or_not_permitted)
+        let survey = attach::survey(Netdev { ifname, ifindex }, &[PORT_INGRESS, INJECT]);
+        survey.map(|survey| survey.foreign).map_err(ReflexError::or_not_permitted)
     }
 
     fn attach(&mut self, name: &'static str, netdev: Netdev<'_>, place: &str) -> Result<Attachment, ReflexError> {
