@@ -28,6 +28,7 @@ mod containers;
 mod demo;
 mod drops;
 mod floods;
+mod flows;
 mod frames_in_order;
 mod guests;
 mod harness_itself;
