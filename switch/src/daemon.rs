@@ -34,6 +34,7 @@ use crate::dataplane::Loop;
 use crate::dataplane::commands::Command;
 use crate::dataplane::thread::{Commands, now, spawn};
 use crate::dataplane::verdicts::{Obedience, VerdictIndex};
+use crate::export::FlowLog;
 use crate::fdb::{Fdb, FdbLimits};
 use crate::forwarding::Tables;
 use crate::port::attach::Host;
@@ -72,6 +73,7 @@ async fn serve(runtime: &Runtime) -> Result<()> {
     saved.boot_id = boot_id;
     // Whatever can be refused is asked for before anything is changed on the host.
     store.save(&saved)?;
+    let flow_log = runtime.flow_log.as_ref().map(FlowLog::open).transpose()?;
     let socket = Socket::bind(&runtime.socket)?;
     let health = match runtime.metrics {
         Some(address) => Some(TcpListener::bind(address).await.with_context(|| {
@@ -120,6 +122,7 @@ async fn serve(runtime: &Runtime) -> Result<()> {
     looks.abort();
     handle.set_ready(false);
     tracing::info!(%name, "stopping");
+    drop(flow_log);
     stop.send_replace(true);
     api.await?;
     if let Some(health) = health {

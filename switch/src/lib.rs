@@ -9,6 +9,7 @@ pub mod config;
 pub mod control;
 pub mod daemon;
 pub mod dataplane;
+pub mod export;
 pub mod fdb;
 pub mod flow;
 pub mod forwarding;
