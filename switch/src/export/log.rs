@@ -12,9 +12,9 @@
 
 use std::io;
 use std::path::PathBuf;
-use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::mpsc::{Receiver, RecvTimeoutError, SyncSender, TrySendError, channel, sync_channel};
+use std::sync::{Arc, Mutex, PoisonError};
 use std::thread;
 use std::time::{Duration, Instant};
 
@@ -82,7 +82,7 @@ impl LogCounts {
 }
 
 #[derive(Debug, Default)]
-struct Counts {
+pub(super) struct Counts {
     offered: AtomicU64,
     written: AtomicU64,
     queue_full: AtomicU64,
@@ -90,7 +90,7 @@ struct Counts {
 }
 
 impl Counts {
-    fn read(&self) -> LogCounts {
+    pub(super) fn read(&self) -> LogCounts {
         LogCounts {
             offered: self.offered.load(Ordering::Relaxed),
             written: self.written.load(Ordering::Relaxed),
@@ -109,8 +109,8 @@ fn add(counter: &AtomicU64, number: u64) {
 pub struct FlowLog {
     queue: Option<SyncSender<Arc<Record>>>,
     counts: Arc<Counts>,
-    /// Closed by the thread's end.
-    ended: Receiver<()>,
+    /// Closed by the thread's end; a mutex only because the log is shared and this end of a channel cannot be.
+    ended: Mutex<Receiver<()>>,
 }
 
 impl FlowLog {
@@ -118,7 +118,7 @@ impl FlowLog {
     pub fn open(config: &LogConfig) -> Result<Self, OpenError> {
         let (mut log, writer) = Self::with_queue(config, QUEUE)?;
         let (running, ended) = channel::<()>();
-        log.ended = ended;
+        log.ended = Mutex::new(ended);
         let body = move || {
             writer.run();
             drop(running);
@@ -139,7 +139,7 @@ impl FlowLog {
         let path = config.path.clone();
         let telling = Telling::default();
         let writer = Writer { records, file, path, counts: Arc::clone(&counts), batch: String::new(), telling };
-        Ok((Self { queue: Some(queue), counts, ended: channel().1 }, writer))
+        Ok((Self { queue: Some(queue), counts, ended: Mutex::new(channel().1) }, writer))
     }
 
     /// Has a record written, if there is room for it in the queue. Never waits.
@@ -158,6 +158,12 @@ impl FlowLog {
         self.counts().lost()
     }
 
+    /// The books, to be read when the log is gone.
+    #[cfg(test)]
+    pub(super) fn watch(&self) -> Arc<Counts> {
+        Arc::clone(&self.counts)
+    }
+
     /// What became of records since the log began.
     pub fn counts(&self) -> LogCounts {
         self.counts.read()
@@ -167,7 +173,8 @@ impl FlowLog {
 impl Drop for FlowLog {
     fn drop(&mut self) {
         self.queue = None;
-        if self.ended.recv_timeout(END_WITHIN) == Err(RecvTimeoutError::Timeout) {
+        let ended = self.ended.get_mut().unwrap_or_else(PoisonError::into_inner);
+        if ended.recv_timeout(END_WITHIN) == Err(RecvTimeoutError::Timeout) {
             tracing::warn!("the flow log's disk hangs; the records that wait for it are lost");
         }
     }

@@ -1,12 +1,17 @@
-//! Records of conversations leave the switch: as lines of JSON in a file that is rotated ([`FlowLog`]).
+//! Records of conversations leave the switch: as lines of JSON in a file that is rotated ([`FlowLog`]), and in the shape that
+//! `hubble observe --input-file -` reads ([`hubble()`]). What a record looks like is published ([`flow_record_schema`]).
 //!
 //! The log is a bystander. Whoever has a record offers it and goes on at once; a thread of its own writes. What it cannot
 //! take or write is counted by cause, so that `offered = written + lost` holds once nothing is on its way.
 
+mod hubble;
 mod log;
 mod rotation;
+mod schema;
 
-pub use log::{FlowLog, LogCounts, OpenError};
+pub use self::log::{FlowLog, LogCounts, OpenError};
+pub use hubble::hubble;
+pub use schema::{PAGE_FILE, SCHEMA_FILE, flow_record_page, flow_record_schema};
 
 use crate::flow::Record;
 
@@ -28,3 +33,6 @@ pub fn line(record: &Record) -> String {
 fn is_unsafe(c: char) -> bool {
     matches!(c, '\u{7f}'..='\u{9f}' | '\u{2028}' | '\u{2029}')
 }
+
+#[cfg(test)]
+mod tests;
