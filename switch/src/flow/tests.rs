@@ -198,6 +198,30 @@ fn ports_used_again_are_a_new_conversation_while_the_old_entries_still_lie_there
 }
 
 #[test]
+fn a_tuple_used_twice_between_two_sweeps_is_two_conversations_in_whatever_order_it_is_read() {
+    let begun = |key: FlowKey4, alternate: u16, first_ms, egress, frames, more| {
+        let mut key = key;
+        key.pair.ingress |= alternate;
+        entry(key, value(first_ms, egress, frames, MARK_OPENED | flags(TCP_SYN | TCP_ACK) | more))
+    };
+    let over = flags(TCP_FIN) | MARK_CLOSED;
+    let mut entries = [
+        begun(request(), FLOW_ALTERNATE, 500, 2, 3, 0),
+        begun(reply(), 0, 11, 1, 50, over),
+        begun(request(), 0, 10, 2, 40, over),
+        begun(reply(), FLOW_ALTERNATE, 501, 1, 4, 0),
+    ];
+    for _ in 0..entries.len() {
+        entries.rotate_left(1);
+        let mut tracker = tracker();
+        tracker.sweep(&entries, at(secs(1)));
+        let told = live(&tracker);
+        let frames: Vec<_> = told.iter().map(|told| (told.forward.tally.frames, told.reverse.tally.frames)).collect();
+        assert_eq!(frames, [(40, 50), (3, 4)]);
+    }
+}
+
+#[test]
 fn a_direction_that_slept_goes_on_in_its_conversation() {
     let mut tracker = tracker();
     let udp = |mut key: FlowKey4| {

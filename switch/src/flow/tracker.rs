@@ -4,7 +4,7 @@
 //! own, and the one of the answer at the port where the answer is to come in (0 when that is unknown). So an entry is paired
 //! by three look-ups at most, however many conversations share its addresses. A key belongs to the youngest that asked for it.
 //! An entry whose first frame opened a TCP connection begins a new conversation where the direction has been counted before:
-//! the tuple is used again.
+//! the tuple is used again. New entries are taken in the order in which they began.
 //!
 //! **Limit.** Who only ever received, or was cut off by a reset, may send on in the entry of before when the tuple is used
 //! again within the idle time: the kernel judges each direction by itself. What it sends then belongs to the old conversation.
@@ -88,6 +88,8 @@ pub struct Tracker {
     opened: u64,
     sweep: u64,
     now: Option<Moment>,
+    /// What is found now went on before the tracker began.
+    resumes: bool,
 }
 
 impl Tracker {
@@ -104,26 +106,31 @@ impl Tracker {
             opened: 0,
             sweep: 0,
             now: None,
+            resumes: false,
         }
     }
 
     /// Takes all entries as they are now.
     pub fn sweep(&mut self, entries: &[Entry], now: Moment) -> Sweep {
-        let resumed = self.now.is_none();
+        self.resumes = self.now.is_none();
         self.now = Some(now);
         self.sweep += 1;
-        self.totals.rejected = 0;
-        let (mut dead, mut seen) = (Vec::new(), 0);
+        let mut new: Vec<&Entry> = Vec::new();
+        let mut found = Found::default();
         for entry in entries {
-            match self.observe(entry, &now, resumed) {
-                Seen::Alive => seen += 1,
-                Seen::Dead => {
-                    seen += 1;
-                    dead.push(entry.key);
-                }
-                Seen::Rejected => self.totals.rejected += 1,
+            match self.observe(entry, &now, Unknown::Waits) {
+                Seen::Unknown => new.push(entry),
+                seen => found.note(seen, entry),
             }
         }
+        // In the order in which they began: a tuple may have been used twice since the last sweep.
+        new.sort_by_key(|entry| entry.value.first_ns);
+        for entry in new {
+            let seen = self.observe(entry, &now, Unknown::Begins);
+            found.note(seen, entry);
+        }
+        let Found { dead, seen, rejected } = found;
+        self.totals.rejected = rejected;
         if self.known.len() > seen {
             self.forget_vanished(&now);
         }
@@ -134,7 +141,8 @@ impl Tracker {
     /// An entry was deleted; `last` is what it had counted. Its conversation ends when it was the last one.
     pub fn deleted(&mut self, key: &RawKey, last: &FlowValue) {
         let Some(now) = self.now else { return };
-        self.observe(&Entry { key: *key, value: *last }, &now, false);
+        self.resumes = false;
+        self.observe(&Entry { key: *key, value: *last }, &now, Unknown::Begins);
         self.forget(key, &now);
     }
 
@@ -144,6 +152,11 @@ impl Tracker {
         let Some(now) = self.now else { return };
         let at_port = self.conversations.iter_mut().flatten().filter(|live| live.is_at(port.get()));
         self.ended.extend(at_port.map(|live| live.report(EndReason::PortGone, &now)));
+    }
+
+    /// Conversations that ended since the last sweep: by [`Self::deleted`] or [`Self::port_gone`]. The next sweep would give them out.
+    pub fn take_ended(&mut self) -> Vec<Conversation> {
+        mem::take(&mut self.ended)
     }
 
     /// Gives out everything, because the observer stops.
@@ -188,14 +201,17 @@ impl Tracker {
     }
 
     /// Takes one entry.
-    fn observe(&mut self, entry: &Entry, now: &Moment, resumed: bool) -> Seen {
+    fn observe(&mut self, entry: &Entry, now: &Moment, unknown: Unknown) -> Seen {
         let Entry { key, value } = entry;
         let counted = Counters::of(value);
         let same = self.known.get(key).map(|known| known.first_ns == value.first_ns && counted.follows(&known.counted));
+        if same != Some(true) && unknown == Unknown::Waits {
+            return Seen::Unknown;
+        }
         if same == Some(false) {
             self.forget(key, now);
         }
-        if same != Some(true) && !self.meet(key, value, now, resumed) {
+        if same != Some(true) && !self.meet(key, value, now) {
             return Seen::Rejected;
         }
         let Some(known) = self.known.get_mut(key) else { return Seen::Rejected };
@@ -212,7 +228,7 @@ impl Tracker {
         let (slot, side) = (known.slot, known.side);
         if !silent && let Some(live) = self.conversations.get_mut(slot).and_then(Option::as_mut) {
             let handshake = live.absorb(side, value, &delta, now);
-            if !resumed {
+            if !self.resumes {
                 self.totals.count(key, value, &delta, now);
                 self.totals.shaken(live.ports(), handshake);
             }
@@ -221,12 +237,12 @@ impl Tracker {
     }
 
     /// Finds the conversation of a new entry, or begins one; false when its key is none.
-    fn meet(&mut self, key: &RawKey, value: &FlowValue, now: &Moment, resumed: bool) -> bool {
+    fn meet(&mut self, key: &RawKey, value: &FlowValue, now: &Moment) -> bool {
         if FlowKey::try_from(key).is_err() {
             return false;
         }
         let plain = key.plain();
-        let (slot, side) = self.partner(&plain, value).unwrap_or_else(|| self.begin(plain, value, now, resumed));
+        let (slot, side) = self.partner(&plain, value).unwrap_or_else(|| self.begin(plain, value, now));
         let Some(live) = self.conversations.get_mut(slot).and_then(Option::as_mut) else { return false };
         if side == Side::Second && live.second.is_none() {
             live.second = Some(Box::new(Half::new(plain.ingress(), value)));
@@ -266,10 +282,10 @@ impl Tracker {
         })
     }
 
-    fn begin(&mut self, plain: RawKey, value: &FlowValue, now: &Moment, resumed: bool) -> (usize, Side) {
+    fn begin(&mut self, plain: RawKey, value: &FlowValue, now: &Moment) -> (usize, Side) {
         self.opened += 1;
         self.totals.opened(plain.transport());
-        let mut live = Live::new(self.opened, plain, value, now, resumed);
+        let mut live = Live::new(self.opened, plain, value, now, self.resumes);
         live.awaits = Route(value.route).egress();
         let answer = plain.is_answerable().then(|| plain.reversed(live.awaits));
         let slot = self.vacant.pop().unwrap_or(self.conversations.len());
@@ -331,10 +347,42 @@ impl Tracker {
     }
 }
 
+/// What is to become of an entry that is not known, or was made anew.
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum Unknown {
+    /// It is to come again when all known ones have been seen.
+    Waits,
+    /// It finds its conversation, or begins one.
+    Begins,
+}
+
 /// What became of an entry in a sweep.
 #[derive(Clone, Copy, PartialEq, Eq)]
 enum Seen {
     Alive,
     Dead,
     Rejected,
+    Unknown,
+}
+
+/// What a sweep has found so far.
+#[derive(Default)]
+struct Found {
+    dead: Vec<RawKey>,
+    seen: usize,
+    rejected: u64,
+}
+
+impl Found {
+    fn note(&mut self, seen: Seen, entry: &Entry) {
+        match seen {
+            Seen::Alive => self.seen += 1,
+            Seen::Dead => {
+                self.seen += 1;
+                self.dead.push(entry.key);
+            }
+            Seen::Rejected => self.rejected += 1,
+            Seen::Unknown => {}
+        }
+    }
 }
