@@ -38,7 +38,7 @@ use crate::export::FlowLog;
 use crate::fdb::{Fdb, FdbLimits};
 use crate::flow::Limits;
 use crate::forwarding::Tables;
-use crate::observer::{Kernel, Observer, PortNames, Setup};
+use crate::observer::{Kernel, Observer, Outlet, PortNames, Setup};
 use crate::port::attach::Host;
 use crate::port::monitor;
 use crate::port::punt_tap::{PUNT_RING, PuntTap};
@@ -95,7 +95,7 @@ async fn serve(runtime: &Runtime) -> Result<()> {
             return Err(error);
         }
     };
-    let observer = observe(runtime, &reflex, &saved.ports)?;
+    let observer = observe(runtime, &reflex, &saved.ports, flow_log)?;
     let parts = Parts {
         runtime: runtime.clone(),
         observer: observer.clone(),
@@ -126,7 +126,6 @@ async fn serve(runtime: &Runtime) -> Result<()> {
     looks.abort();
     handle.set_ready(false);
     tracing::info!(%name, "stopping");
-    drop(flow_log);
     stop.send_replace(true);
     api.await?;
     if let Some(health) = health {
@@ -268,7 +267,7 @@ async fn start(runtime: &Runtime, host: &Host, ports: &[SavedPort]) -> Result<St
 }
 
 /// Starts the observer, which calls the ports of an earlier daemon by their names from the beginning.
-fn observe(runtime: &Runtime, reflex: &Reflex, ports: &[SavedPort]) -> Result<Observer> {
+fn observe(runtime: &Runtime, reflex: &Reflex, ports: &[SavedPort], log: Option<FlowLog>) -> Result<Observer> {
     let mut names = PortNames::default();
     for port in ports {
         if let Some(id) = PortId::new(port.id) {
@@ -278,7 +277,8 @@ fn observe(runtime: &Runtime, reflex: &Reflex, ports: &[SavedPort]) -> Result<Ob
     let Flows { max, idle, closed, active, .. } = runtime.flows;
     let limits = Limits { active, idle, closed, ..Limits::default() };
     let setup = Setup { switch: runtime.name.to_string(), limits, flows_max: (max, max / 2), names };
-    Observer::start(Kernel::of(reflex)?, setup, Vec::new()).context("cannot start the observer's thread")
+    let outlets = log.into_iter().map(|log| Box::new(log) as Box<dyn Outlet>).collect();
+    Observer::start(Kernel::of(reflex)?, setup, outlets).context("cannot start the observer's thread")
 }
 
 /// The verdicts of an earlier brain say where its stations live. Only those that forward do: a refused source may be

@@ -92,12 +92,9 @@ fn uuid(name: &str) -> String {
     let mut bytes = [0; 16];
     bytes.copy_from_slice(digest.first_chunk::<16>().expect("SHA-1 has 20 bytes"));
     let bits = u128::from_be_bytes(bytes) & !(0xf << 76) & !(0x3 << 62) | 5 << 76 | 2 << 62;
-    let hex = format!("{bits:032x}");
-    let (a, rest) = hex.split_at(8);
-    let (b, rest) = rest.split_at(4);
-    let (c, rest) = rest.split_at(4);
-    let (d, e) = rest.split_at(4);
-    [a, b, c, d, e].join("-")
+    let part = |low: u32, digits: u32| bits >> low & ((1 << (4 * digits)) - 1);
+    let (time_low, time_mid, version) = (part(96, 8), part(80, 4), part(64, 4));
+    format!("{time_low:08x}-{time_mid:04x}-{version:04x}-{:04x}-{:012x}", part(48, 4), part(0, 12))
 }
 
 fn ip(source: IpAddr, destination: IpAddr) -> Value {

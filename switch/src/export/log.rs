@@ -22,13 +22,14 @@ use super::line;
 use super::rotation::RotatingFile;
 use crate::config::LogConfig;
 use crate::flow::Record;
+use crate::observer::Outlet;
 
 /// Records on their way to the file at most: more than a busy second's.
 const QUEUE: usize = 65_536;
 /// A batch is written when it has this many bytes, or when no record waits.
 const BATCH_BYTES: usize = 256 * 1024;
 /// How often losses are spoken of.
-const TELL_EVERY: Duration = Duration::from_secs(60);
+const TELL_EVERY: Duration = Duration::from_mins(1);
 /// How long the end of the switch waits for what is in the queue.
 const END_WITHIN: Duration = Duration::from_secs(5);
 
@@ -170,6 +171,16 @@ impl FlowLog {
     }
 }
 
+impl Outlet for FlowLog {
+    fn offer(&mut self, record: &Arc<Record>) {
+        Self::offer(self, record);
+    }
+
+    fn lost(&self) -> u64 {
+        Self::lost(self)
+    }
+}
+
 impl Drop for FlowLog {
     fn drop(&mut self) {
         self.queue = None;
@@ -223,7 +234,7 @@ impl Writer {
             }
             Some(Said { lost: 0, failing: false }) => tracing::info!(%path, "the flow log is written again"),
             Some(Said { lost, failing: false }) => {
-                tracing::warn!(%path, lost, "the flow log lost records; it is written")
+                tracing::warn!(%path, lost, "the flow log lost records; it is written");
             }
             None => {}
         }

@@ -212,5 +212,5 @@ fn first_line(text: &[u8]) -> usize {
 }
 
 fn count_lines(text: &[u8]) -> u64 {
-    text.iter().filter(|byte| **byte == b'\n').count() as u64
+    text.split(|byte| *byte == b'\n').skip(1).count() as u64
 }

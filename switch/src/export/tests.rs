@@ -20,7 +20,7 @@ fn sample() -> Record {
 }
 
 /// The sample with other values for some fields; null takes a field away.
-fn sample_with(changes: Value) -> Record {
+fn sample_with(changes: &Value) -> Record {
     let mut record = serde_json::to_value(sample()).unwrap();
     for (field, value) in changes.as_object().unwrap() {
         match value {
@@ -36,7 +36,7 @@ fn not_tcp(mut changes: Value) -> Record {
     for field in flow_record_schema()["properties"].as_object().unwrap().keys().filter(|field| field.contains("tcp")) {
         changes[field] = Value::Null;
     }
-    sample_with(changes)
+    sample_with(&changes)
 }
 
 /// A log of lines of the sample, so small that few fit.
@@ -130,7 +130,7 @@ fn records_of_every_kind_agree_with_the_schema() {
         "source.port": null, "destination.port": null, "destination.port_name": null, "community_id": null, "vlan": null,
         "verdict": "flooded", "end_reason": null});
     for record in
-        [sample(), not_tcp(icmp), not_tcp(arp), sample_with(json!({"verdict": "dropped", "drop_reason": "too_big"}))]
+        [sample(), not_tcp(icmp), not_tcp(arp), sample_with(&json!({"verdict": "dropped", "drop_reason": "too_big"}))]
     {
         let mut record = serde_json::to_value(&record).unwrap();
         assert_eq!(objections(&record), Vec::<String>::new(), "{record}");

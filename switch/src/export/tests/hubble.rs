@@ -86,7 +86,7 @@ fn every_kind_of_record_has_fields_and_values_that_hubble_knows() {
 fn every_drop_reason_is_one_of_hubbles_and_ours_is_in_the_summary() {
     let labels = DropReason::ALL.iter().map(|reason| reason.label()).chain(["kernel_no_socket"]);
     for label in labels {
-        let flow = of(&sample_with(json!({"verdict": "dropped", "drop_reason": label})))["flow"].clone();
+        let flow = of(&sample_with(&json!({"verdict": "dropped", "drop_reason": label})))["flow"].clone();
         assert_eq!(flow["verdict"], "DROPPED");
         assert!(flow["Summary"].as_str().unwrap().contains(&format!("dropped: {label}")), "{flow}");
         let number = &proto()["enums"]["DropReason"][flow["drop_reason_desc"].as_str().unwrap()];
@@ -105,9 +105,9 @@ fn an_id_is_a_uuid_that_stays_the_same() {
     let bytes: Vec<_> = first.bytes().collect();
     assert_eq!(first.len(), 36);
     assert_eq!((bytes[14], b"89ab".contains(&bytes[19])), (b'5', true), "version and variant of {first}");
-    assert_eq!(uuid(&sample_with(json!({"end": "2027-01-15T09:00:00Z", "end_reason": "active_timeout"}))), first);
-    assert_ne!(uuid(&sample_with(json!({"id": "65f3c6a1b2c40-8"}))), first);
-    assert_ne!(uuid(&sample_with(json!({"switch": "weft1"}))), first);
+    assert_eq!(uuid(&sample_with(&json!({"end": "2027-01-15T09:00:00Z", "end_reason": "active_timeout"}))), first);
+    assert_ne!(uuid(&sample_with(&json!({"id": "65f3c6a1b2c40-8"}))), first);
+    assert_ne!(uuid(&sample_with(&json!({"switch": "weft1"}))), first);
 }
 
 #[test]

@@ -11,7 +11,7 @@ use super::*;
 
 /// The sample as the n-th conversation.
 fn numbered(number: usize) -> Arc<Record> {
-    Arc::new(sample_with(json!({"id": format!("{number:08}")})))
+    Arc::new(sample_with(&json!({"id": format!("{number:08}")})))
 }
 
 /// Ids in the order in which they are in the log, the oldest file first.
