@@ -27,6 +27,7 @@ mod configuration;
 mod containers;
 mod demo;
 mod floods;
+mod flow_log;
 mod frames_in_order;
 mod guests;
 mod harness_itself;
