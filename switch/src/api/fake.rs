@@ -9,7 +9,7 @@ use std::time::Duration;
 use tokio::sync::broadcast;
 
 use super::schema::{Change, Diff, DropInfo, LawReport, LedgerReport, PortInfo, StationInfo, Status, Traffic};
-use super::{Control, ControlError};
+use super::{Control, ControlError, Witnessed};
 use crate::config::{File, PortTable};
 use crate::flow::{Filter, Record};
 use crate::port::spec::{Mac, PortName, PortSpec, PortState};
@@ -25,6 +25,7 @@ pub(crate) struct World {
     pub(crate) records: Vec<Arc<Record>>,
     pub(crate) ended: broadcast::Sender<Arc<Record>>,
     pub(crate) lagged: u64,
+    pub(crate) evidence: broadcast::Sender<Arc<Witnessed>>,
 }
 
 /// Records that a follower of the fake may be behind.
@@ -42,6 +43,7 @@ impl Default for World {
             records: Vec::new(),
             ended: broadcast::Sender::new(FOLLOW_MAX),
             lagged: 0,
+            evidence: broadcast::Sender::new(16),
         }
     }
 }
@@ -189,6 +191,10 @@ impl Control for Fake {
         self.world().lagged += records;
     }
 
+    fn evidence(&self) -> broadcast::Receiver<Arc<Witnessed>> {
+        self.world().evidence.subscribe()
+    }
+
     async fn status(&self) -> Status {
         Status {
             name: "weft-test".to_owned(),
@@ -199,6 +205,7 @@ impl Control for Fake {
             uptime_secs: 1,
             ready: self.is_ready(),
             config: None,
+            kernel_drops_problem: None,
             ports: 0,
             stations: 0,
         }

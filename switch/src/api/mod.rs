@@ -30,7 +30,7 @@ use tokio::sync::broadcast;
 use crate::config;
 use crate::flow::{Filter, Record};
 use crate::port::spec::{Mac, PortName, PortSpec};
-use schema::{Diff, DropInfo, LedgerReport, PortInfo, StationInfo, Status};
+use schema::{Diff, DropInfo, LedgerReport, PortInfo, Sample, Side, StationInfo, Status};
 
 pub use limits::Limits;
 pub use routes::openapi;
@@ -50,6 +50,19 @@ pub enum ControlError {
     /// It was tried and went wrong (500, exit code 1).
     #[error("{0}")]
     Failed(String),
+}
+
+/// Evidence, by the names that a [`DropInfo`] has.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Witnessed {
+    /// The port's name; empty for no port.
+    pub port: String,
+    /// Which side refused.
+    pub side: Side,
+    /// The reason's label.
+    pub reason: String,
+    /// The frame.
+    pub sample: Sample,
 }
 
 /// What the API asks of the switch. Cheap to clone.
@@ -95,6 +108,8 @@ pub trait Control: Clone + Send + Sync + 'static {
     fn follow_flows(&self) -> broadcast::Receiver<Arc<Record>>;
     /// A follower was too slow for so many records.
     fn follower_lagged(&self, records: u64);
+    /// Evidence of what is dropped from now on.
+    fn evidence(&self) -> broadcast::Receiver<Arc<Witnessed>>;
     /// The daemon itself.
     fn status(&self) -> impl Future<Output = Status> + Send;
     /// Whether it forwards.
