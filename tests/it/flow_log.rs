@@ -206,6 +206,18 @@ fn hostile_labels_stay_one_line_of_json() {
         for (number, value) in values.iter().enumerate() {
             ensure!(labelled["source.labels"][format!("k{number}")] == *value, "{labelled:#}");
         }
+        // The same conversation for Hubble, and only conversations.
+        let told = daemon.cli().run("flows --from-port hostile -o hubble")?;
+        let told: Vec<Value> = told.lines().map(serde_json::from_str).collect::<Result<_, _>>()?;
+        ensure!(
+            !told.is_empty() && told.iter().all(|line| line["flow"]["source"]["pod_name"] == "hostile"),
+            "{told:#?}"
+        );
+        ensure!(
+            told.iter().all(|line| line["flow"]["source"]["labels"][0] == format!("k0={}", values[0])),
+            "{told:#?}"
+        );
+        ensure!(daemon.cli().refused("port list -o hubble")?.code == 2);
         daemon.stop(arena)?;
         drop((a, b, hostile, disk));
         Ok(())

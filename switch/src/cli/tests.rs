@@ -149,6 +149,14 @@ fn what_cannot_be_asked_for_is_refused_before_anybody_is_asked() {
 }
 
 #[test]
+fn only_conversations_have_hubbles_format() {
+    let sensible = |line: &str| Cli::try_parse_from(line.split(' ')).unwrap().is_sensible();
+    assert!(sensible("weft -o hubble flows --last 3").is_ok());
+    let refusal = sensible("weft -o hubble port list").unwrap_err();
+    assert!(refusal.use_stderr() && refusal.to_string().contains("only flows has the format hubble"), "{refusal}");
+}
+
+#[test]
 fn exit_codes_tell_why() {
     let refused = |status| anyhow::Error::from(ClientError::Refused { status, message: String::new() });
     let unreachable = ClientError::Unreachable { path: "x".into(), source: io::ErrorKind::NotFound.into() };

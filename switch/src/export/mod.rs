@@ -18,7 +18,16 @@ use crate::flow::Record;
 /// A record as one line of JSON, with its newline. Whatever bytes an operator put into a label, the line is one line, valid,
 /// and says nothing to the terminal of who reads it.
 pub fn line(record: &Record) -> String {
-    let mut line = serde_json::to_string(record).expect("a record is made of what JSON knows");
+    plain(serde_json::to_string(record).expect("a record is made of what JSON knows"))
+}
+
+/// A record as one line for Hubble, with its newline; `node` is the host's name.
+pub fn hubble_line(record: &Record, node: &str) -> String {
+    plain(hubble(record, node).to_string())
+}
+
+/// A line of JSON without what a terminal would act on.
+fn plain(mut line: String) -> String {
     // JSON escapes the control characters of ASCII itself. These others can only be inside of strings, where an escape says
     // the same.
     if line.contains(is_unsafe) {

@@ -22,6 +22,7 @@ use std::os::unix::fs::{FileExt, MetadataExt, OpenOptionsExt, PermissionsExt};
 use std::path::{Path, PathBuf};
 
 use rustix::fs::{FlockOperation, OFlags, flock};
+use rustix::io::Errno;
 
 use crate::config::LogConfig;
 
@@ -145,7 +146,8 @@ impl Open {
         if !found.is_file() {
             return Err(io::Error::other("not a regular file"));
         }
-        if flock(&file, FlockOperation::NonBlockingLockExclusive).is_err() {
+        // A file system that knows no locks has no say.
+        if flock(&file, FlockOperation::NonBlockingLockExclusive) == Err(Errno::WOULDBLOCK) {
             return Err(io::Error::other("another process writes it"));
         }
         let mut open = Self { file, size: found.len() };
