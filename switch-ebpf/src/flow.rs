@@ -95,7 +95,14 @@ pub(crate) fn mark(flow: *mut FlowValue, marks: u32) {
 /// there is none.
 #[inline(never)]
 fn find_another(shape: &mut Shape, id: u32, settings: *const Settings, now: u32) -> u32 {
-    let is_taken = look_up(&shape.words, shape.kind).is_some();
+    let taken = look_up(&shape.words, shape.kind);
+    let is_taken = taken.is_some();
+    if let Some(flow) = taken
+        && is_good(flow, shape, settings, now)
+    {
+        // Another processor has opened it meanwhile.
+        return 1;
+    }
     shape.words[1] ^= ALTERNATE;
     if let Some(other) = look_up(&shape.words, shape.kind) {
         if is_good(other, shape, settings, now) {

@@ -172,6 +172,8 @@ fn sum(per_cpu: &[PortCounters]) -> PortCounters {
         total.forwarded += one.forwarded;
         total.copies += one.copies;
         total.injected += one.injected;
+        total.overflow.add(&one.overflow);
+        total.unparsable.add(&one.unparsable);
     }
     total
 }

@@ -3,7 +3,14 @@
 
 mod adoption;
 mod bench;
+mod books;
+mod flow_copies;
+mod flow_kinds;
+mod flow_lives;
+mod flow_segments;
+mod flow_table;
 mod lab;
+mod packets;
 mod passing;
 mod refusals;
 mod tap;
