@@ -6,12 +6,14 @@ use std::collections::BTreeMap;
 use std::sync::{Arc, Mutex, MutexGuard};
 use std::time::Duration;
 
+use tokio::sync::broadcast;
+
 use super::schema::{Change, Diff, DropInfo, LawReport, LedgerReport, PortInfo, StationInfo, Status, Traffic};
-use super::{Control, ControlError};
+use super::{Control, ControlError, Witnessed};
 use crate::config::{File, PortTable};
 use crate::port::spec::{Mac, PortName, PortSpec, PortState};
 
-#[derive(Debug, Default)]
+#[derive(Debug)]
 pub(crate) struct World {
     pub(crate) specs: BTreeMap<PortName, PortSpec>,
     pub(crate) stations: Vec<StationInfo>,
@@ -19,6 +21,21 @@ pub(crate) struct World {
     pub(crate) is_ready: bool,
     pub(crate) settled: Option<Duration>,
     pub(crate) is_unbalanced: bool,
+    pub(crate) evidence: broadcast::Sender<Arc<Witnessed>>,
+}
+
+impl Default for World {
+    fn default() -> Self {
+        Self {
+            specs: BTreeMap::new(),
+            stations: Vec::new(),
+            drops: Vec::new(),
+            is_ready: false,
+            settled: None,
+            is_unbalanced: false,
+            evidence: broadcast::Sender::new(16),
+        }
+    }
 }
 
 #[derive(Clone, Debug, Default)]
@@ -148,6 +165,10 @@ impl Control for Fake {
         self.world().drops.clone()
     }
 
+    fn evidence(&self) -> broadcast::Receiver<Arc<Witnessed>> {
+        self.world().evidence.subscribe()
+    }
+
     async fn status(&self) -> Status {
         Status {
             name: "weft-test".to_owned(),
@@ -158,6 +179,7 @@ impl Control for Fake {
             uptime_secs: 1,
             ready: self.is_ready(),
             config: None,
+            kernel_drops_problem: None,
             ports: 0,
             stations: 0,
         }

@@ -21,11 +21,14 @@ pub(crate) mod fake;
 #[cfg(test)]
 mod tests;
 
+use std::sync::Arc;
 use std::time::Duration;
+
+use tokio::sync::broadcast;
 
 use crate::config;
 use crate::port::spec::{Mac, PortName, PortSpec};
-use schema::{Diff, DropInfo, LedgerReport, PortInfo, StationInfo, Status};
+use schema::{Diff, DropInfo, LedgerReport, PortInfo, Sample, Side, StationInfo, Status};
 
 pub use limits::Limits;
 pub use routes::openapi;
@@ -45,6 +48,19 @@ pub enum ControlError {
     /// It was tried and went wrong (500, exit code 1).
     #[error("{0}")]
     Failed(String),
+}
+
+/// Evidence, by the names that a [`DropInfo`] has.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Witnessed {
+    /// The port's name; empty for no port.
+    pub port: String,
+    /// Which side refused.
+    pub side: Side,
+    /// The reason's label.
+    pub reason: String,
+    /// The frame.
+    pub sample: Sample,
 }
 
 /// What the API asks of the switch. Cheap to clone.
@@ -83,6 +99,8 @@ pub trait Control: Clone + Send + Sync + 'static {
     fn ledger(&self, settle: Option<Duration>) -> impl Future<Output = LedgerReport> + Send;
     /// What did not arrive, by port, side and reason; only what is not zero.
     fn drops(&self) -> impl Future<Output = Vec<DropInfo>> + Send;
+    /// Evidence of what is dropped from now on.
+    fn evidence(&self) -> broadcast::Receiver<Arc<Witnessed>>;
     /// The daemon itself.
     fn status(&self) -> impl Future<Output = Status> + Send;
     /// Whether it forwards.

@@ -163,7 +163,7 @@ fn exit_code(error: &anyhow::Error) -> u8 {
         return 4;
     }
     match error.downcast_ref::<ClientError>() {
-        Some(ClientError::Unreachable { .. }) => 3,
+        Some(ClientError::Unreachable { .. } | ClientError::Gone { .. }) => 3,
         Some(ClientError::Refused { status: 404, .. }) => 4,
         Some(ClientError::Refused { status: 409, .. }) => 5,
         Some(ClientError::Forbidden { .. } | ClientError::Refused { .. } | ClientError::Garbled(_)) | None => 1,
