@@ -31,6 +31,7 @@ use switch_common::PortId;
 use crate::config::Runtime;
 use crate::dataplane::thread::Commands;
 use crate::evidence::WitnessTally;
+use crate::observer::Observer;
 use crate::port::attach::Host;
 use crate::port::{PortName, PortSpec, PortState};
 use crate::reflex::{BrainPage, Reflex};
@@ -66,6 +67,8 @@ pub struct Parts {
     pub reflex: Reflex,
     /// The way to the loop.
     pub commands: Commands,
+    /// The way to the observer.
+    pub observer: Observer,
     /// Where the state is kept.
     pub store: Store,
     /// What was kept.
@@ -83,6 +86,7 @@ pub struct Control {
     reflex: Reflex,
     brain: Arc<BrainPage>,
     commands: Commands,
+    observer: Observer,
     store: Store,
     saved: StateFile,
     ids: Ids,
@@ -95,7 +99,7 @@ pub struct Control {
 impl Control {
     /// An empty port table; [`Self::adopt`] and [`Self::apply`] fill it.
     pub fn new(parts: Parts) -> Self {
-        let Parts { runtime, host, reflex, commands, store, saved, punt_ifindex, witness } = parts;
+        let Parts { runtime, host, reflex, commands, observer, store, saved, punt_ifindex, witness } = parts;
         let ids = Ids::new(saved.names.clone());
         let brain = reflex.brain();
         let watch = lost::Watch::default();
@@ -105,6 +109,7 @@ impl Control {
             reflex,
             brain,
             commands,
+            observer,
             store,
             saved,
             ids,

@@ -16,6 +16,7 @@ pub mod flow;
 pub mod forwarding;
 pub mod frame;
 pub mod ledger;
+pub mod observer;
 pub mod policy;
 pub mod port;
 pub mod reflex;

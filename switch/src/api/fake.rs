@@ -11,6 +11,7 @@ use tokio::sync::broadcast;
 use super::schema::{Change, Diff, DropInfo, LawReport, LedgerReport, PortInfo, StationInfo, Status, Traffic};
 use super::{Control, ControlError, Witnessed};
 use crate::config::{File, PortTable};
+use crate::flow::{Filter, Record};
 use crate::port::spec::{Mac, PortName, PortSpec, PortState};
 
 #[derive(Debug)]
@@ -21,8 +22,14 @@ pub(crate) struct World {
     pub(crate) is_ready: bool,
     pub(crate) settled: Option<Duration>,
     pub(crate) is_unbalanced: bool,
+    pub(crate) records: Vec<Arc<Record>>,
+    pub(crate) ended: broadcast::Sender<Arc<Record>>,
+    pub(crate) lagged: u64,
     pub(crate) evidence: broadcast::Sender<Arc<Witnessed>>,
 }
+
+/// Records that a follower of the fake may be behind.
+pub(crate) const FOLLOW_MAX: usize = 4;
 
 impl Default for World {
     fn default() -> Self {
@@ -33,6 +40,9 @@ impl Default for World {
             is_ready: false,
             settled: None,
             is_unbalanced: false,
+            records: Vec::new(),
+            ended: broadcast::Sender::new(FOLLOW_MAX),
+            lagged: 0,
             evidence: broadcast::Sender::new(16),
         }
     }
@@ -163,6 +173,22 @@ impl Control for Fake {
 
     async fn drops(&self) -> Vec<DropInfo> {
         self.world().drops.clone()
+    }
+
+    async fn flows(&self, filter: Filter, last: usize) -> Vec<Arc<Record>> {
+        let world = self.world();
+        let asked = world.records.iter().filter(|record| filter.matches(record));
+        let mut chosen: Vec<_> = asked.rev().take(last).cloned().collect();
+        chosen.reverse();
+        chosen
+    }
+
+    fn follow_flows(&self) -> broadcast::Receiver<Arc<Record>> {
+        self.world().ended.subscribe()
+    }
+
+    fn follower_lagged(&self, records: u64) {
+        self.world().lagged += records;
     }
 
     fn evidence(&self) -> broadcast::Receiver<Arc<Witnessed>> {

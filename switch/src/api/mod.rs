@@ -6,6 +6,7 @@
 //! limited time.
 
 pub mod client;
+pub mod flows;
 pub mod schema;
 pub mod server;
 pub mod web;
@@ -27,6 +28,7 @@ use std::time::Duration;
 use tokio::sync::broadcast;
 
 use crate::config;
+use crate::flow::{Filter, Record};
 use crate::port::spec::{Mac, PortName, PortSpec};
 use schema::{Diff, DropInfo, LedgerReport, PortInfo, Sample, Side, StationInfo, Status};
 
@@ -99,6 +101,13 @@ pub trait Control: Clone + Send + Sync + 'static {
     fn ledger(&self, settle: Option<Duration>) -> impl Future<Output = LedgerReport> + Send;
     /// What did not arrive, by port, side and reason; only what is not zero.
     fn drops(&self) -> impl Future<Output = Vec<DropInfo>> + Send;
+    /// Conversations that go on and that ended not long ago: of those that are asked for the `last`, by the time of their last
+    /// frame.
+    fn flows(&self, filter: Filter, last: usize) -> impl Future<Output = Vec<Arc<Record>>> + Send;
+    /// Records from now on, as conversations end.
+    fn follow_flows(&self) -> broadcast::Receiver<Arc<Record>>;
+    /// A follower was too slow for so many records.
+    fn follower_lagged(&self, records: u64);
     /// Evidence of what is dropped from now on.
     fn evidence(&self) -> broadcast::Receiver<Arc<Witnessed>>;
     /// The daemon itself.

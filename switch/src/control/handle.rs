@@ -14,6 +14,8 @@ use crate::config;
 use crate::dataplane::commands::{Census, Command};
 use crate::dataplane::thread::now;
 use crate::evidence::Evidence;
+use crate::flow::{Filter, Record};
+use crate::observer::Observer;
 use crate::port::monitor::LinkEvent;
 use crate::port::spec::{Mac, PortName, PortSpec};
 
@@ -24,6 +26,7 @@ const EVIDENCE_KEPT: usize = 4096;
 #[derive(Clone)]
 pub struct Handle {
     control: Arc<Mutex<Control>>,
+    observer: Observer,
     ready: Arc<AtomicBool>,
     started: Instant,
     evidence: broadcast::Sender<Arc<Witnessed>>,
@@ -33,6 +36,7 @@ impl Handle {
     /// Wraps control; not ready yet.
     pub fn new(control: Control) -> Self {
         Self {
+            observer: control.observer.clone(),
             control: Arc::new(Mutex::new(control)),
             ready: Arc::new(AtomicBool::new(false)),
             started: Instant::now(),
@@ -158,6 +162,18 @@ impl api::Control for Handle {
 
     async fn drops(&self) -> Vec<DropInfo> {
         self.control.lock().await.drop_infos()
+    }
+
+    async fn flows(&self, filter: Filter, last: usize) -> Vec<Arc<Record>> {
+        self.observer.records(filter, last).await
+    }
+
+    fn follow_flows(&self) -> broadcast::Receiver<Arc<Record>> {
+        self.observer.subscribe()
+    }
+
+    fn follower_lagged(&self, records: u64) {
+        self.observer.lagged(records);
     }
 
     fn evidence(&self) -> broadcast::Receiver<Arc<Witnessed>> {

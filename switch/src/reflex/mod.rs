@@ -16,6 +16,7 @@
 mod attach;
 mod brain;
 mod btf;
+mod clock;
 mod counters;
 mod diagnostics;
 mod error;
@@ -41,6 +42,7 @@ use switch_common::{FLOWS_MAX, PortConfig, PortId, Settings};
 
 pub use attach::{Attachment, ForeignProgram, Hook};
 pub use brain::{BrainCells, BrainPage, Cell, DropCells, TallyCells};
+pub use clock::Clock;
 pub use diagnostics::Diagnostics;
 pub use error::ReflexError;
 pub use evidence::EvidenceRing;
