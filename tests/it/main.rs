@@ -28,6 +28,7 @@ mod configuration;
 mod containers;
 mod demo;
 mod drops;
+mod exact;
 mod floods;
 mod frames_in_order;
 mod guests;
