@@ -8,7 +8,7 @@ use std::collections::{BTreeMap, HashMap, HashSet};
 use std::fs;
 use std::path::{Path, PathBuf};
 
-use anyhow::{Context as _, Result, ensure};
+use anyhow::{Context as _, Result, bail, ensure};
 use switch_common::flow::{FlowTail, KIND_CUT};
 use switch_common::{DropReason, PORT_GUEST_OFFLOADS, PORT_UP, PortConfig, PortId, Settings, wire};
 use weft::flow::RawKey;
@@ -105,17 +105,14 @@ fn tables(frames: &[Vec<u8>], seen: &mut Seen) -> Result<(Table, Table, Vec<usiz
         let decoded = decoder::decode(frame).with_context(|| format!("frame {number} is malformed to etherparse"))?;
         let said = match (decoded, found) {
             (Decoded::Unparsable, _) => None,
-            (Decoded::Whole(key, flags), _) => {
-                // Flags may be read of a TCP header that is cut short behind them, which is no TCP header to the other.
-                Some((key, flags))
-            }
+            (Decoded::Whole(key, flags), _) => Some((key, flags)),
             (Decoded::Part(key, why), Some((our_key, flags))) => {
                 let (theirs, known) = (without_end(key, why), without_end(our_key, why));
                 ensure!(theirs == known, "frame {number}: {why:?}, but {theirs:?} is not {known:?}");
                 *seen.given_up.entry(why).or_default() += 1;
                 Some((our_key, flags))
             }
-            (Decoded::Part(..), None) => None,
+            (Decoded::Part(key, why), None) => bail!("frame {number}: unparsable, but {why:?} of {key:?}"),
         };
         ensure!(said == found, "frame {number}: etherparse says {said:02x?}, we {found:02x?}, of {frame:02x?}");
         by_other.add(said, frame.len());
@@ -208,13 +205,13 @@ fn the_kernels_parser_ours_and_etherparse_make_the_same_flows_of_every_capture()
 #[test]
 fn a_key_that_differs_in_its_end_is_the_same_without_it() -> Result<()> {
     let frame = weft_tests::frames::tcp_super_frame(weft_tests::frames::station(1), weft_tests::frames::station(2), 0)?;
-    let (key, flags) = ours(&frame).map_err(|_| anyhow::anyhow!("unparsable"))?;
+    let (key, flags) = ours(&frame).ok().context("unparsable")?;
     ensure!(flags == Some(0x10));
     let mut cut = key;
-    let RawKey::V4(inner) = &mut cut else { anyhow::bail!("not IPv4") };
+    let RawKey::V4(inner) = &mut cut else { bail!("not IPv4") };
     (inner.tail.source_port, inner.tail.kind) = (0, inner.tail.kind | KIND_CUT);
     ensure!(cut != key && without_end(cut, GivenUp::CutTransport) == without_end(key, GivenUp::CutTransport));
-    let RawKey::V4(inner) = &mut cut else { anyhow::bail!("not IPv4") };
+    let RawKey::V4(inner) = &mut cut else { bail!("not IPv4") };
     inner.source_address = [0; 4];
     ensure!(without_end(cut, GivenUp::CutTransport) != without_end(key, GivenUp::CutTransport));
     Ok(())

@@ -75,7 +75,7 @@ fn alternate(mut key: RawKey) -> RawKey {
 
 /// The flow of a frame that came in by port 1, by `switch_common`'s parser over the whole frame.
 pub(super) fn ours(frame: &[u8]) -> Result<(RawKey, Option<u8>), Unparsable> {
-    let parsed = parse(frame, u32::try_from(frame.len()).map_err(|_| Unparsable)?, false)?;
+    let parsed = parse(frame, u32::try_from(frame.len()).unwrap_or(u32::MAX), false)?;
     let at = |at: usize| frame.get(at..).unwrap_or_default();
     let take = |from: usize| at(from).first_chunk().copied().unwrap_or_default();
     let pair = FlowPair { destination: take(0), source: take(6), ingress: 1, outer: parsed.outer };

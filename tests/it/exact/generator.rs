@@ -27,7 +27,7 @@ fn plain(bytes: Vec<u8>) -> Sent {
 }
 
 /// A UDP datagram over IPv4; `fragment`: offset and flags.
-fn ipv4(fragment: u16, options: usize, payload: usize, number: usize) -> Vec<u8> {
+pub(super) fn ipv4(fragment: u16, options: usize, payload: usize, number: usize) -> Vec<u8> {
     let [total_high, total_low] = u16::try_from(28 + options + payload).unwrap_or(0).to_be_bytes();
     let ([high, low], version) = (fragment.to_be_bytes(), 0x45 + u8::try_from(options / 4).unwrap_or(0));
     let fixed = [version, 0, total_high, total_low, 0, 7, high, low, 64, 17, 0, 0, 198, 18, 0, 1, 198, 18, 0, 2];

@@ -66,7 +66,7 @@ fn handshake(arena: &Arena, mode: Mode) -> Result<()> {
     let record = tcp_record(&daemon, |record| record["tcp.handshake_rtt_us"].is_u64())?;
     let us = |part: &str| record[format!("tcp.handshake_rtt{part}_us")].as_f64().unwrap_or(0.0);
     let (whole, source, destination) = (us(""), us("_source"), us("_destination"));
-    let known_us = known_ms * 1000.0;
+    let known_us = minrtt * 1000.0;
     eprintln!("{mode:?}: the sender says {known_us} µs, we {whole} µs: {source} to it and {destination} to the other");
     ensure!((whole - known_us).abs() <= f64::max(100.0, known_us / 20.0), "{whole} instead of {known_us}: {record}");
     ensure!(destination >= THINKS.as_secs_f64() * 1e6, "who thinks is the destination: {record}");

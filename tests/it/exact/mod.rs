@@ -6,6 +6,7 @@
 mod containers;
 mod generator;
 mod health;
+mod storm;
 
 use std::fmt;
 use std::sync::Mutex;
