@@ -61,14 +61,19 @@ fn handshake(arena: &Arena, mode: Mode) -> Result<()> {
         connecting.join().ok().context("the connecting thread panicked")?
     })?;
     let said = inside.run("ss -Htni dst 198.18.0.1")?;
-    let known_ms: f64 =
+    let minrtt: f64 =
         said.split_once("minrtt:").context(said.clone())?.1.split(' ').next().unwrap_or("").trim().parse()?;
     let record = tcp_record(&daemon, |record| record["tcp.handshake_rtt_us"].is_u64())?;
     let us = |part: &str| record[format!("tcp.handshake_rtt{part}_us")].as_f64().unwrap_or(0.0);
     let (whole, source, destination) = (us(""), us("_source"), us("_destination"));
-    let known_us = minrtt * 1000.0;
-    eprintln!("{mode:?}: the sender says {known_us} µs, we {whole} µs: {source} to it and {destination} to the other");
-    ensure!((whole - known_us).abs() <= f64::max(100.0, known_us / 20.0), "{whole} instead of {known_us}: {record}");
+    let senders_us = minrtt * 1000.0;
+    eprintln!(
+        "{mode:?}: the sender says {senders_us} µs, we {whole} µs: {source} to it and {destination} to the other"
+    );
+    ensure!(
+        (whole - senders_us).abs() <= f64::max(100.0, senders_us / 20.0),
+        "{whole} instead of {senders_us}: {record}"
+    );
     ensure!(destination >= THINKS.as_secs_f64() * 1e6, "who thinks is the destination: {record}");
     drop(stream);
     drop(container);
