@@ -129,7 +129,14 @@ fn is_good(flow: Flow, shape: &Shape, settings: &Settings, now: u32) -> bool {
 /// there is none.
 #[inline(never)]
 fn find_another(shape: &mut Shape, id: u32, settings: &Settings, now: u32) -> u32 {
-    let is_taken = look_up(shape).is_some();
+    let taken = look_up(shape);
+    let is_taken = taken.is_some();
+    if let Some(flow) = taken
+        && is_good(flow, shape, settings, now)
+    {
+        // Another processor has opened it meanwhile.
+        return 1;
+    }
     shape.words[1] ^= ALTERNATE;
     if let Some(other) = look_up(shape) {
         if is_good(other, shape, settings, now) {

@@ -214,6 +214,7 @@ fn what_a_dead_brain_was_handed_is_booked_as_unobserved() {
     assert_eq!(bench.reflex.book_unobserved().unwrap(), 0);
     assert_eq!((brain.port(1).unobserved.get(), brain.port(0).unobserved.get()), (3, 3));
     bench.balance();
+    bench.free(bench.flows().into_keys());
     bench.reflex.reset_counters(id(1)).unwrap();
     bench.balance();
     assert_eq!(bench.reflex.counters(id(1)).unwrap(), switch_common::PortCounters::default());

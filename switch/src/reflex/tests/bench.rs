@@ -5,9 +5,10 @@ use switch_common::{
     VERDICT_FORWARD, Way,
 };
 
+use super::books;
 use super::lab::{self, Lab, ifindex, run};
 use super::tap::Tap;
-use crate::reflex::{Adopted, Hook, Reflex, VerdictMap};
+use crate::reflex::{Adopted, Load, Reflex, VerdictMap};
 
 /// Frames longer than this are too big for any port here.
 pub(super) const FRAME_BYTES_MAX: u32 = 1514;
@@ -23,8 +24,13 @@ pub(super) struct Bench {
 impl Bench {
     /// Everything attached, no verdict, no brain.
     pub(super) fn new(lab: &Lab) -> Self {
+        Self::with_room(lab, Load::default().flows_max)
+    }
+
+    /// The same, with room for so many flows over IPv4.
+    pub(super) fn with_room(lab: &Lab, flows_max: u32) -> Self {
         let mut guests = Vec::new();
-        let (mut reflex, adopted) = lab.open(Hook::Auto);
+        let (mut reflex, adopted) = lab.open_as(Load { flows_max, ..Load::default() });
         assert_eq!(adopted, Adopted::Fresh);
         let punt = tap("punt");
         reflex.attach_inject("punt", ifindex("punt")).unwrap();
@@ -118,6 +124,7 @@ pub(super) fn balance(reflex: &Reflex, ports: &[u16]) {
         assert_eq!(port.ingress.frames, port.forwarded + punted + refused, "in of port {number}");
         let refused: u64 = drops.egress.iter().map(|cell| cell.frames).sum();
         assert_eq!(port.copies + port.injected, port.egress.frames + refused, "out of port {number}");
+        books::balance(reflex, *number, &port, &drops);
     }
 }
 

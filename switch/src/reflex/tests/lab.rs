@@ -129,7 +129,12 @@ impl Lab {
 
     /// Opens the instance.
     pub(super) fn open(&self, hook: Hook) -> (Reflex, Adopted) {
-        Reflex::open(&self.pins(), Load { hook, ..Load::default() }).unwrap()
+        self.open_as(Load { hook, ..Load::default() })
+    }
+
+    /// Opens the instance, made in a way of the test's.
+    pub(super) fn open_as(&self, how: Load) -> (Reflex, Adopted) {
+        Reflex::open(&self.pins(), how).unwrap()
     }
 
     /// Sets a command off in a station's namespace.

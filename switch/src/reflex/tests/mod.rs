@@ -3,9 +3,16 @@
 
 mod adoption;
 mod bench;
+mod books;
 mod drops;
 mod evidence;
+mod flow_copies;
+mod flow_kinds;
+mod flow_lives;
+mod flow_segments;
+mod flow_table;
 mod lab;
+mod packets;
 mod passing;
 mod refusals;
 mod tap;

@@ -45,6 +45,12 @@ impl Tap {
         self.send_with([0; HEADER_BYTES], frame);
     }
 
+    /// The same, for threads that share the tap.
+    pub(super) fn send_shared(&self, frame: &[u8]) {
+        let bytes = [[0; HEADER_BYTES].as_slice(), frame].concat();
+        assert_eq!((&self.file).write(&bytes).unwrap(), bytes.len());
+    }
+
     /// Sends a frame with an offload request.
     pub(super) fn send_with(&mut self, header: [u8; HEADER_BYTES], frame: &[u8]) {
         let bytes = [header.as_slice(), frame].concat();
