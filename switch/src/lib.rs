@@ -14,6 +14,7 @@ pub mod flow;
 pub mod forwarding;
 pub mod frame;
 pub mod ledger;
+pub mod metrics;
 pub mod policy;
 pub mod port;
 pub mod reflex;

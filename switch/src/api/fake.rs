@@ -9,6 +9,7 @@ use std::time::Duration;
 use super::schema::{Change, Diff, DropInfo, LawReport, LedgerReport, PortInfo, StationInfo, Status, Traffic};
 use super::{Control, ControlError};
 use crate::config::{File, PortTable};
+use crate::metrics::Sample;
 use crate::port::spec::{Mac, PortName, PortSpec, PortState};
 
 #[derive(Debug, Default)]
@@ -19,6 +20,8 @@ pub(crate) struct World {
     pub(crate) is_ready: bool,
     pub(crate) settled: Option<Duration>,
     pub(crate) is_unbalanced: bool,
+    pub(crate) sample: Sample,
+    pub(crate) samples: u64,
 }
 
 #[derive(Clone, Debug, Default)]
@@ -146,6 +149,12 @@ impl Control for Fake {
 
     async fn drops(&self) -> Vec<DropInfo> {
         self.world().drops.clone()
+    }
+
+    async fn sample(&self) -> Result<Sample, ControlError> {
+        let mut world = self.world();
+        world.samples += 1;
+        Ok(Sample { name: "weft-test".to_owned(), ..world.sample.clone() })
     }
 
     async fn status(&self) -> Status {

@@ -24,6 +24,7 @@ mod tests;
 use std::time::Duration;
 
 use crate::config;
+use crate::metrics::Sample;
 use crate::port::spec::{Mac, PortName, PortSpec};
 use schema::{Diff, DropInfo, LedgerReport, PortInfo, StationInfo, Status};
 
@@ -83,6 +84,8 @@ pub trait Control: Clone + Send + Sync + 'static {
     fn ledger(&self, settle: Option<Duration>) -> impl Future<Output = LedgerReport> + Send;
     /// What did not arrive, by port, side and reason; only what is not zero.
     fn drops(&self) -> impl Future<Output = Vec<DropInfo>> + Send;
+    /// Everything that metrics tell.
+    fn sample(&self) -> impl Future<Output = Result<Sample, ControlError>> + Send;
     /// The daemon itself.
     fn status(&self) -> impl Future<Output = Status> + Send;
     /// Whether it forwards.

@@ -13,6 +13,8 @@ use crate::api::schema::{Diff, DropInfo, LedgerReport, PortInfo, StationInfo, St
 use crate::config;
 use crate::dataplane::commands::{Census, Command};
 use crate::dataplane::thread::now;
+use crate::metrics::Sample;
+use crate::metrics::process::Process;
 use crate::port::monitor::LinkEvent;
 use crate::port::spec::{Mac, PortName, PortSpec};
 
@@ -140,6 +142,20 @@ impl api::Control for Handle {
 
     async fn drops(&self) -> Vec<DropInfo> {
         self.control.lock().await.drop_infos()
+    }
+
+    async fn sample(&self) -> Result<Sample, ControlError> {
+        let begin = Instant::now();
+        let (mut sample, commands, stations_max) = {
+            let control = self.control.lock().await;
+            let sample = control.sample().map_err(|error| ControlError::Failed(error.to_string()))?;
+            (sample, control.commands.clone(), control.runtime.stations_max)
+        };
+        let census = commands.ask(Command::Census).await?;
+        sample.count_in(&census, stations_max);
+        sample.process = Process::look();
+        sample.took = begin.elapsed();
+        Ok(sample)
     }
 
     async fn status(&self) -> Status {

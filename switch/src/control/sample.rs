@@ -1,0 +1,94 @@
+//! What metrics tell: collected while control is locked, so in few system calls, whatever the number of ports.
+
+use std::sync::Arc;
+
+use switch_common::{PORT_ID_MAX, VERDICTS_MAX};
+
+use super::accounts::{Numbers, dropped};
+use super::attachment::shown_netdev;
+use super::{Control, Port};
+use crate::dataplane::commands::Census;
+use crate::metrics::sample::{DropSample, MapSample, PortSample, ProgramSample, Sample, Stage};
+use crate::port::PortState;
+use crate::port::spec::{Origin, Role};
+use crate::reflex::{Counted, ReflexError};
+
+impl Control {
+    /// All but what the loop knows, and the process.
+    pub(super) fn sample(&self) -> Result<Sample, ReflexError> {
+        let highest = self.ports.values().map(|port| port.id.get()).max().unwrap_or(0);
+        let counted = self.reflex.counted(highest)?;
+        let of = |id: usize| counted.get(id).copied().unwrap_or_default();
+        let numbers = |id: usize, Counted { counters, drops, buckets }| Numbers {
+            counters,
+            drops,
+            brain: self.brain.port(id).snapshot(),
+            punted: buckets.punted,
+        };
+        let ports = self.ports.iter().map(|(name, port)| {
+            let id = port.id.index();
+            port_sample(name.to_string(), port, &numbers(id, of(id)))
+        });
+        // The brain's slot 0 holds the sums over all ports, which are no strangers' drops.
+        let mut strangers = numbers(0, of(0));
+        let lost = vec![(Stage::Punt, strangers.brain.unobserved)];
+        strangers.brain = switch_common::BrainPort::default();
+        let runs = self.reflex.runs().into_iter();
+        Ok(Sample {
+            name: self.runtime.name.to_string(),
+            datapath: self.runtime.datapath.to_string(),
+            hook: self.reflex.hook().to_string(),
+            ports: ports.collect(),
+            strangers: drop_samples(&strangers),
+            totals: Arc::default(),
+            lost,
+            maps: vec![MapSample {
+                map: "ports",
+                entries: self.ports.len() as u64,
+                entries_max: u64::from(PORT_ID_MAX),
+            }],
+            programs: runs.map(|it| ProgramSample { name: it.program, runs: it.runs, run_time: it.run_time }).collect(),
+            ..Sample::default()
+        })
+    }
+}
+
+impl Sample {
+    /// Adds what the loop knows.
+    pub(super) fn count_in(&mut self, census: &Census, stations_max: usize) {
+        self.stations = census.stations as u64;
+        self.station_moves = census.moves;
+        let map = |map, entries: usize, max: usize| MapSample { map, entries: entries as u64, entries_max: max as u64 };
+        self.maps.push(map("stations", census.stations, stations_max));
+        self.maps.push(map("verdicts", census.verdicts, VERDICTS_MAX));
+    }
+}
+
+fn port_sample(name: String, port: &Port, numbers: &Numbers) -> PortSample {
+    PortSample {
+        id: port.id.get(),
+        name,
+        kind: port.spec.attachment.kind(),
+        role: match port.spec.role {
+            Role::Guest => "guest",
+            Role::Uplink => "uplink",
+        },
+        origin: match port.spec.origin {
+            Origin::File => "file",
+            Origin::Command => "command",
+        },
+        netdev: shown_netdev(port),
+        is_up: port.state == PortState::Up,
+        ingress: numbers.counters.ingress,
+        egress: numbers.counters.egress,
+        overflow_frames: numbers.counters.overflow.frames,
+        unparsable_frames: numbers.counters.unparsable.frames,
+        flood_frames: numbers.brain.flooded,
+        punted_frames: numbers.punted,
+        drops: drop_samples(numbers),
+    }
+}
+
+fn drop_samples(numbers: &Numbers) -> Vec<DropSample> {
+    dropped(numbers).map(|(side, reason, cell)| DropSample { side, reason, cell }).collect()
+}
