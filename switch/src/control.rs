@@ -30,6 +30,7 @@ use switch_common::PortId;
 
 use crate::config::Runtime;
 use crate::dataplane::thread::Commands;
+use crate::observer::Observer;
 use crate::port::attach::Host;
 use crate::port::{PortName, PortSpec, PortState};
 use crate::reflex::{BrainPage, Reflex};
@@ -65,6 +66,8 @@ pub struct Parts {
     pub reflex: Reflex,
     /// The way to the loop.
     pub commands: Commands,
+    /// The way to the observer.
+    pub observer: Observer,
     /// Where the state is kept.
     pub store: Store,
     /// What was kept.
@@ -80,6 +83,7 @@ pub struct Control {
     reflex: Reflex,
     brain: Arc<BrainPage>,
     commands: Commands,
+    observer: Observer,
     store: Store,
     saved: StateFile,
     ids: Ids,
@@ -91,11 +95,24 @@ pub struct Control {
 impl Control {
     /// An empty port table; [`Self::adopt`] and [`Self::apply`] fill it.
     pub fn new(parts: Parts) -> Self {
-        let Parts { runtime, host, reflex, commands, store, saved, punt_ifindex } = parts;
+        let Parts { runtime, host, reflex, commands, observer, store, saved, punt_ifindex } = parts;
         let ids = Ids::new(saved.names.clone());
         let brain = reflex.brain();
         let watch = lost::Watch::default();
-        Self { runtime, host, reflex, brain, commands, store, saved, ids, ports: BTreeMap::new(), punt_ifindex, watch }
+        Self {
+            runtime,
+            host,
+            reflex,
+            brain,
+            commands,
+            observer,
+            store,
+            saved,
+            ids,
+            ports: BTreeMap::new(),
+            punt_ifindex,
+            watch,
+        }
     }
 
     fn port_mut(&mut self, name: &PortName) -> Result<&mut Port, ControlError> {

@@ -28,14 +28,16 @@ use tokio::sync::{oneshot, watch};
 
 use crate::api::server::Socket;
 use crate::api::web;
-use crate::config::{self, Datapath, OnStop, Runtime};
+use crate::config::{self, Datapath, Flows, OnStop, Runtime};
 use crate::control::{Control, Handle, Parts, lost};
 use crate::dataplane::Loop;
 use crate::dataplane::commands::Command;
 use crate::dataplane::thread::{Commands, now, spawn};
 use crate::dataplane::verdicts::{Obedience, VerdictIndex};
 use crate::fdb::{Fdb, FdbLimits};
+use crate::flow::Limits;
 use crate::forwarding::Tables;
+use crate::observer::{Kernel, Observer, PortNames, Setup};
 use crate::port::attach::Host;
 use crate::port::monitor;
 use crate::port::punt_tap::{PUNT_RING, PuntTap};
@@ -91,8 +93,10 @@ async fn serve(runtime: &Runtime) -> Result<()> {
             return Err(error);
         }
     };
+    let observer = observe(runtime, &reflex, &saved.ports)?;
     let parts = Parts {
         runtime: runtime.clone(),
+        observer: observer.clone(),
         host: host.clone(),
         reflex,
         commands: commands.clone(),
@@ -128,6 +132,7 @@ async fn serve(runtime: &Runtime) -> Result<()> {
     // What goes wrong inside is no wish to stop: what can go on goes on, for the next daemon to adopt.
     let keep = runtime.on_stop == OnStop::Keep || outcome.is_err();
     let left = handle.stop(keep).await;
+    observer.stop(!keep).await;
     if commands.send(Command::Stop).is_err() {
         tracing::debug!("the loop had ended before");
     }
@@ -257,6 +262,20 @@ async fn start(runtime: &Runtime, host: &Host, ports: &[SavedPort]) -> Result<St
         flow_closed_jiffies: ticks(flows.closed),
     })?;
     Ok(Started { reflex, commands, ended, punt_ifindex })
+}
+
+/// Starts the observer, which calls the ports of an earlier daemon by their names from the beginning.
+fn observe(runtime: &Runtime, reflex: &Reflex, ports: &[SavedPort]) -> Result<Observer> {
+    let mut names = PortNames::default();
+    for port in ports {
+        if let Some(id) = PortId::new(port.id) {
+            names.insert(id, (&port.spec).into());
+        }
+    }
+    let Flows { max, idle, closed, active, .. } = runtime.flows;
+    let limits = Limits { active, idle, closed, ..Limits::default() };
+    let setup = Setup { switch: runtime.name.to_string(), limits, flows_max: (max, max / 2), names };
+    Observer::start(Kernel::of(reflex)?, setup, Vec::new()).context("cannot start the observer's thread")
 }
 
 /// The verdicts of an earlier brain say where its stations live. Only those that forward do: a refused source may be

@@ -15,6 +15,7 @@ pub mod forwarding;
 pub mod frame;
 pub mod ledger;
 pub mod metrics;
+pub mod observer;
 pub mod policy;
 pub mod port;
 pub mod reflex;

@@ -6,13 +6,16 @@ use std::collections::BTreeMap;
 use std::sync::{Arc, Mutex, MutexGuard};
 use std::time::Duration;
 
+use tokio::sync::broadcast;
+
 use super::schema::{Change, Diff, DropInfo, LawReport, LedgerReport, PortInfo, StationInfo, Status, Traffic};
 use super::{Control, ControlError};
 use crate::config::{File, PortTable};
+use crate::flow::{Filter, Record};
 use crate::metrics::Sample;
 use crate::port::spec::{Mac, PortName, PortSpec, PortState};
 
-#[derive(Debug, Default)]
+#[derive(Debug)]
 pub(crate) struct World {
     pub(crate) specs: BTreeMap<PortName, PortSpec>,
     pub(crate) stations: Vec<StationInfo>,
@@ -22,6 +25,28 @@ pub(crate) struct World {
     pub(crate) is_unbalanced: bool,
     pub(crate) sample: Sample,
     pub(crate) samples: u64,
+    pub(crate) records: Vec<Arc<Record>>,
+    pub(crate) ended: broadcast::Sender<Arc<Record>>,
+    pub(crate) lagged: u64,
+}
+
+/// Records that a follower of the fake may be behind.
+pub(crate) const FOLLOW_MAX: usize = 4;
+
+impl Default for World {
+    fn default() -> Self {
+        Self {
+            specs: BTreeMap::new(),
+            stations: Vec::new(),
+            drops: Vec::new(),
+            is_ready: false,
+            settled: None,
+            is_unbalanced: false,
+            records: Vec::new(),
+            ended: broadcast::Sender::new(FOLLOW_MAX),
+            lagged: 0,
+        }
+    }
 }
 
 #[derive(Clone, Debug, Default)]
@@ -155,6 +180,22 @@ impl Control for Fake {
         let mut world = self.world();
         world.samples += 1;
         Ok(Sample { name: "weft-test".to_owned(), ..world.sample.clone() })
+    }
+
+    async fn flows(&self, filter: Filter, last: usize) -> Vec<Arc<Record>> {
+        let world = self.world();
+        let asked = world.records.iter().filter(|record| filter.matches(record));
+        let mut chosen: Vec<_> = asked.rev().take(last).cloned().collect();
+        chosen.reverse();
+        chosen
+    }
+
+    fn follow_flows(&self) -> broadcast::Receiver<Arc<Record>> {
+        self.world().ended.subscribe()
+    }
+
+    fn follower_lagged(&self, records: u64) {
+        self.world().lagged += records;
     }
 
     async fn status(&self) -> Status {

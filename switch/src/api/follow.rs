@@ -24,12 +24,17 @@ pub(super) type Followers = Arc<Semaphore>;
 /// The totals of the look before.
 type Totals = HashMap<(String, Side, String), (u64, u64)>;
 
+/// A seat among those who follow, if there is one.
+pub(super) fn take_seat(followers: &Followers) -> Result<OwnedSemaphorePermit, Refusal> {
+    Arc::clone(followers).try_acquire_owned().map_err(|_none| {
+        let message = "too many are following already; end one of them".to_owned();
+        Refusal::new(StatusCode::SERVICE_UNAVAILABLE, message)
+    })
+}
+
 /// What is dropped from now on. When the head of this answer is out, `now` has been noted.
 pub(super) async fn follow_drops<C: Control>(control: C, followers: &Followers) -> Result<Response, Refusal> {
-    let Ok(seat) = Arc::clone(followers).try_acquire_owned() else {
-        let message = "too many are following already; end one of them".to_owned();
-        return Err(Refusal::new(StatusCode::SERVICE_UNAVAILABLE, message));
-    };
+    let seat = take_seat(followers)?;
     let mut watch = Watch { control, totals: Totals::new(), _seat: seat };
     watch.look().await;
     let lines = stream::unfold(watch, |mut watch| async move {

@@ -6,6 +6,7 @@
 //! limited time.
 
 pub mod client;
+pub mod flows;
 pub mod schema;
 pub mod server;
 pub mod web;
@@ -21,9 +22,13 @@ pub(crate) mod fake;
 #[cfg(test)]
 mod tests;
 
+use std::sync::Arc;
 use std::time::Duration;
 
+use tokio::sync::broadcast;
+
 use crate::config;
+use crate::flow::{Filter, Record};
 use crate::metrics::Sample;
 use crate::port::spec::{Mac, PortName, PortSpec};
 use schema::{Diff, DropInfo, LedgerReport, PortInfo, StationInfo, Status};
@@ -86,6 +91,13 @@ pub trait Control: Clone + Send + Sync + 'static {
     fn drops(&self) -> impl Future<Output = Vec<DropInfo>> + Send;
     /// Everything that metrics tell.
     fn sample(&self) -> impl Future<Output = Result<Sample, ControlError>> + Send;
+    /// Conversations that go on and that ended not long ago: of those that are asked for the `last`, by the time of their last
+    /// frame.
+    fn flows(&self, filter: Filter, last: usize) -> impl Future<Output = Vec<Arc<Record>>> + Send;
+    /// Records from now on, as conversations end.
+    fn follow_flows(&self) -> broadcast::Receiver<Arc<Record>>;
+    /// A follower was too slow for so many records.
+    fn follower_lagged(&self, records: u64);
     /// The daemon itself.
     fn status(&self) -> impl Future<Output = Status> + Send;
     /// Whether it forwards.

@@ -7,8 +7,10 @@ use axum::http::{StatusCode, header};
 use axum::response::{IntoResponse, Response};
 use axum::routing::{delete, get, post};
 use axum::{Json, Router};
+use jiff::Timestamp;
 use utoipa::OpenApi;
 
+use super::flows::{self, Asked};
 use super::follow::{Followers, follow_drops};
 use super::input::{Input, Options, Refusal};
 use super::schema::{
@@ -17,6 +19,7 @@ use super::schema::{
 };
 use super::{Control, ControlError};
 use crate::config::{PortTable, StationMac};
+use crate::flow::Record;
 use crate::port::spec::{Origin, PortName, PortSpec};
 
 /// Longest time a ledger may wait for quiet.
@@ -24,7 +27,10 @@ const SETTLE_SECS_MAX: u64 = 600;
 
 #[derive(OpenApi)]
 #[openapi(
-    info(title = "Weft", description = "An intra-host virtual network switch: its ports, stations, drops and ledger."),
+    info(
+        title = "Weft",
+        description = "An intra-host virtual network switch: its ports, stations, flows, drops and ledger."
+    ),
     paths(
         status,
         list_ports,
@@ -38,7 +44,8 @@ const SETTLE_SECS_MAX: u64 = 600;
         remove_station,
         flush,
         ledger,
-        drops
+        drops,
+        list_flows
     ),
     components(schemas(PortSpec, Problem))
 )]
@@ -71,6 +78,7 @@ pub(super) fn router<C: Control>(control: C, followers: Followers) -> Router {
         .route("/v1/stations/{mac}", delete(remove_station::<C>))
         .route("/v1/ledger", get(ledger::<C>))
         .route("/v1/drops", get(drops::<C>))
+        .route("/v1/flows", get(list_flows::<C>))
         .fallback(async || Refusal::new(StatusCode::NOT_FOUND, "no such path; see /openapi.json".to_owned()))
         .method_not_allowed_fallback(async || {
             Refusal::new(StatusCode::METHOD_NOT_ALLOWED, "no such method here; see /openapi.json".to_owned())
@@ -205,6 +213,38 @@ async fn drops<C: Control>(
         follow_drops(room.control, &room.followers).await
     } else {
         Ok(Json(room.control.drops().await).into_response())
+    }
+}
+
+/// Conversations that go on and that ended not long ago, by the time of their last frame. A filter's word repeated is OR,
+/// different ones are AND, and each may be negated as `not-port`, `not-ip`, …. With `follow`: as `application/x-ndjson`, those
+/// that end from now on; a reader that is too slow finds a line `{"lost": N}` in the place of what it missed.
+#[utoipa::path(get, path = "/v1/flows",
+    params(
+        ("port" = Option<Vec<String>>, Query, description = "Either port, by name"),
+        ("from-port" = Option<Vec<String>>, Query, description = "The port of who began"),
+        ("to-port" = Option<Vec<String>>, Query, description = "The port of who answered"),
+        ("mac" = Option<Vec<String>>, Query, description = "Either station"),
+        ("ip" = Option<Vec<String>>, Query, description = "Either address, or a network: `198.18.0.0/15`"),
+        ("vlan" = Option<Vec<u16>>, Query, description = "Either tag's VLAN"),
+        ("protocol" = Option<Vec<String>>, Query, description = "`tcp`, `icmp`, `arp`, `ipv6`, …, or a number"),
+        ("l4-port" = Option<Vec<u16>>, Query, description = "Either TCP or UDP port"),
+        ("verdict" = Option<Vec<String>>, Query, description = "`forwarded`, `flooded` or `dropped`"),
+        ("drop-reason" = Option<Vec<String>>, Query, description = "A drop reason's label"),
+        ("since" = Option<String>, Query, description = "A time (RFC 3339) or how long ago (`90s`, `5m`, `2h`, `1d`)"),
+        ("last" = Option<u32>, Query, description = "So many at most: 1 to 200000, 1000 by default"),
+        ("follow" = Option<bool>, Query, description = "Go on, with what ends from now on"),
+    ),
+    responses((status = 200, body = Vec<Record>), (status = 422, body = Problem), (status = 503, body = Problem)))]
+async fn list_flows<C: Control>(
+    State(room): State<Room<C>>,
+    Options(words): Options<Vec<(String, String)>>,
+) -> Result<Response, Refusal> {
+    let asked = Asked::read(&words, Timestamp::now())?;
+    if asked.follow {
+        flows::follow(room.control, &room.followers, asked)
+    } else {
+        flows::list(&room.control, asked).await
     }
 }
 

@@ -137,6 +137,10 @@ impl Control {
     /// Counters of a port that is to begin at 0. Frames of an earlier port of this id are settled or booked as lost first, or
     /// the switch's sums would hold them in flight for ever.
     async fn reset_counters(&mut self, id: PortId) {
+        // One that a daemon took away and did not live to clear up has left its flows.
+        if self.has_flows(id) {
+            self.observer.port_gone(id).await;
+        }
         // They are of the epoch that is, or of the one that was being closed just now: two turns close both.
         for _ in 0..2 {
             if self.in_flight(id) > 0 {
@@ -148,6 +152,12 @@ impl Control {
         } else if let Err(error) = self.reflex.reset_counters(id) {
             tracing::warn!(%id, %error, "the port's counters go on from an earlier port's");
         }
+    }
+
+    /// Whether flows of this port were opened that are not freed.
+    fn has_flows(&self, id: PortId) -> bool {
+        let opened = self.reflex.buckets(id).unwrap_or_default().flows_used;
+        opened != self.brain.port(id.index()).flows_freed.get()
     }
 
     /// Frames of this port that were punted and are not settled.
@@ -229,7 +239,7 @@ impl Control {
         }
     }
 
-    /// Tells the loop what a port is now.
+    /// Tells the loop what a port is now, and the observer what it is called.
     async fn tell(
         &self,
         id: PortId,
@@ -237,6 +247,7 @@ impl Control {
         state: PortState,
         attached: Option<&Attached>,
     ) -> Result<(), ControlError> {
+        self.observer.name(id, spec.into());
         let view = view(id, spec, state, attached);
         let link = attached.map(|attached| Link { ifindex: attached.ifindex, peer_mac: attached.peer_mac });
         Ok(self.commands.ask(|done| Command::SetPort { view, link, done }).await?)
@@ -266,6 +277,8 @@ impl Control {
         if let Err(error) = self.commands.ask(|done| Command::RemovePort { port: port.id, done }).await {
             tracing::error!(port = %name, %error, "the loop could not be told");
         }
+        self.observer.port_gone(port.id).await;
+        self.observer.forget_name(port.id);
         tracing::info!(port = %name, id = %port.id, "port removed");
         detached
     }

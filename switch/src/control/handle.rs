@@ -4,7 +4,7 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::{Duration, Instant};
 
-use tokio::sync::Mutex;
+use tokio::sync::{Mutex, broadcast};
 use tokio::task::JoinHandle;
 
 use super::{Control, ControlError, Port, accounts, lost};
@@ -13,8 +13,10 @@ use crate::api::schema::{Diff, DropInfo, LedgerReport, PortInfo, StationInfo, St
 use crate::config;
 use crate::dataplane::commands::{Census, Command};
 use crate::dataplane::thread::now;
+use crate::flow::{Filter, Record};
 use crate::metrics::Sample;
 use crate::metrics::process::Process;
+use crate::observer::Observer;
 use crate::port::monitor::LinkEvent;
 use crate::port::spec::{Mac, PortName, PortSpec};
 
@@ -22,6 +24,7 @@ use crate::port::spec::{Mac, PortName, PortSpec};
 #[derive(Clone)]
 pub struct Handle {
     control: Arc<Mutex<Control>>,
+    observer: Observer,
     ready: Arc<AtomicBool>,
     started: Instant,
 }
@@ -30,6 +33,7 @@ impl Handle {
     /// Wraps control; not ready yet.
     pub fn new(control: Control) -> Self {
         Self {
+            observer: control.observer.clone(),
             control: Arc::new(Mutex::new(control)),
             ready: Arc::new(AtomicBool::new(false)),
             started: Instant::now(),
@@ -156,6 +160,18 @@ impl api::Control for Handle {
         sample.process = Process::look();
         sample.took = begin.elapsed();
         Ok(sample)
+    }
+
+    async fn flows(&self, filter: Filter, last: usize) -> Vec<Arc<Record>> {
+        self.observer.records(filter, last).await
+    }
+
+    fn follow_flows(&self) -> broadcast::Receiver<Arc<Record>> {
+        self.observer.subscribe()
+    }
+
+    fn follower_lagged(&self, records: u64) {
+        self.observer.lagged(records);
     }
 
     async fn status(&self) -> Status {

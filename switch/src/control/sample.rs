@@ -1,7 +1,5 @@
 //! What metrics tell: collected while control is locked, so in few system calls, whatever the number of ports.
 
-use std::sync::Arc;
-
 use switch_common::{PORT_ID_MAX, VERDICTS_MAX};
 
 use super::accounts::{Numbers, dropped};
@@ -9,6 +7,7 @@ use super::attachment::shown_netdev;
 use super::{Control, Port};
 use crate::dataplane::commands::Census;
 use crate::metrics::sample::{DropSample, MapSample, PortSample, ProgramSample, Sample, Stage};
+use crate::observer::Losses;
 use crate::port::PortState;
 use crate::port::spec::{Origin, Role};
 use crate::reflex::{Counted, ReflexError};
@@ -31,7 +30,21 @@ impl Control {
         });
         // The brain's slot 0 holds the sums over all ports, which are no strangers' drops.
         let mut strangers = numbers(0, of(0));
-        let lost = vec![(Stage::Punt, strangers.brain.unobserved)];
+        let seen = self.observer.seen();
+        let Losses { records_log, records_follow, evidence, sweeps } = seen.losses;
+        let lost = vec![
+            (Stage::Punt, strangers.brain.unobserved),
+            (Stage::FlowLog, records_log),
+            (Stage::Follow, records_follow),
+            (Stage::Evidence, evidence),
+            (Stage::Sweep, sweeps),
+        ];
+        let map = |map, entries, entries_max| MapSample { map, entries, entries_max };
+        let (flows4, flows6) = seen.flows_max;
+        let maps = vec![
+            map("flows", seen.flows, u64::from(flows4) + u64::from(flows6)),
+            map("ports", self.ports.len() as u64, u64::from(PORT_ID_MAX)),
+        ];
         strangers.brain = switch_common::BrainPort::default();
         let runs = self.reflex.runs().into_iter();
         Ok(Sample {
@@ -40,13 +53,9 @@ impl Control {
             hook: self.reflex.hook().to_string(),
             ports: ports.collect(),
             strangers: drop_samples(&strangers),
-            totals: Arc::default(),
+            seen,
             lost,
-            maps: vec![MapSample {
-                map: "ports",
-                entries: self.ports.len() as u64,
-                entries_max: u64::from(PORT_ID_MAX),
-            }],
+            maps,
             programs: runs.map(|it| ProgramSample { name: it.program, runs: it.runs, run_time: it.run_time }).collect(),
             ..Sample::default()
         })

@@ -154,6 +154,11 @@ impl Tracker {
         self.ended.extend(at_port.map(|live| live.report(EndReason::PortGone, &now)));
     }
 
+    /// Conversations that ended since the last sweep: by [`Self::deleted`] or [`Self::port_gone`]. The next sweep would give them out.
+    pub fn take_ended(&mut self) -> Vec<Conversation> {
+        mem::take(&mut self.ended)
+    }
+
     /// Gives out everything, because the observer stops.
     pub fn stop(&mut self) -> Vec<Conversation> {
         let mut last = mem::take(&mut self.ended);

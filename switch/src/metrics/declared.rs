@@ -145,7 +145,7 @@ metrics! {
     /// Times that a station turned up on another port. Since the daemon began.
     STATION_MOVES = Counter "weft_station_moves_total" [];
 
-    /// Entries in use: flows (directions of conversations), verdicts (pairs of stations the kernel forwards by itself), stations.
+    /// Entries in use: flows (directions of conversations, as of the last sweep), ports, verdicts (pairs of stations the kernel forwards by itself), stations.
     MAP_ENTRIES = Gauge "weft_map_entries" ["map"];
     /// Entries that there is room for; see weft_map_entries.
     MAP_ENTRIES_MAX = Gauge "weft_map_entries_max" ["map"];

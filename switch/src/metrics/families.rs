@@ -105,7 +105,7 @@ impl Scrape {
     }
 
     fn of_flows(&self) -> Vec<MetricFamily> {
-        let totals = &self.sample.totals;
+        let totals = &self.sample.seen.totals;
         let by_transport = |metric, numbers: &Transports| {
             family(metric, Transport::ALL.map(|transport| ([transport.label()], count(numbers.of(transport)))))
         };

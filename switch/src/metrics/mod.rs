@@ -50,7 +50,7 @@ pub enum MetricsError {
 /// See [`MetricsError::Encode`].
 pub fn encode(sample: Sample, pairs: &mut Pairs) -> Result<Bytes, MetricsError> {
     let refused = |error: prometheus::Error| MetricsError::Encode(error.to_string());
-    pairs.look(&sample.totals, &sample.ports);
+    pairs.look(&sample.seen.totals, &sample.ports);
     let scrape = Scrape {
         sample,
         pairs: pairs.series(),

@@ -7,10 +7,10 @@ use switch_common::{DropCell, DropReason, Tally};
 
 use super::process::Process;
 use crate::api::schema::Side;
-use crate::flow::Totals;
+use crate::observer::Seen;
 
 /// Everything at one time.
-#[derive(Clone, Debug, Default, PartialEq)]
+#[derive(Clone, Debug, Default)]
 pub struct Sample {
     /// The instance.
     pub name: String,
@@ -23,7 +23,7 @@ pub struct Sample {
     /// Drops of frames that belong to no port.
     pub strangers: Vec<DropSample>,
     /// What flows told, since the daemon began.
-    pub totals: Arc<Totals>,
+    pub seen: Arc<Seen>,
     /// Observations that were lost.
     pub lost: Vec<(Stage, u64)>,
     /// Stations that are known.

@@ -63,6 +63,15 @@ impl FlowMaps {
         .map_err(ReflexError::map("FLOWS6"))
     }
 
+    /// Whether there are none. At a fraction of the price of [`Self::read`].
+    ///
+    /// # Errors
+    /// The kernel's.
+    pub fn is_empty(&self) -> Result<bool, ReflexError> {
+        let v4 = sys::is_empty::<FlowKey4>(self.0.v4.as_fd()).map_err(ReflexError::map("FLOWS4"))?;
+        Ok(v4 && sys::is_empty::<FlowKey6>(self.0.v6.as_fd()).map_err(ReflexError::map("FLOWS6"))?)
+    }
+
     /// Deletes flows and books what they counted as freed. Only what is dead by the programs' own rule, or belongs to a port that is
     /// not attached, and only after a [`super::Reflex::grace`] since that was seen.
     ///

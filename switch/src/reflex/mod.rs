@@ -15,6 +15,7 @@
 
 mod attach;
 mod brain;
+mod clock;
 mod counters;
 mod diagnostics;
 mod error;
@@ -38,6 +39,7 @@ use switch_common::{FLOWS_MAX, PortConfig, PortId, Settings};
 
 pub use attach::{Attachment, ForeignProgram, Hook};
 pub use brain::{BrainCells, BrainPage, Cell, DropCells, TallyCells};
+pub use clock::Clock;
 pub use counters::{Counted, ProgramRuns};
 pub use diagnostics::Diagnostics;
 pub use error::ReflexError;

@@ -16,7 +16,9 @@ use rustix::mm::{MapFlags, ProtFlags};
 use super::brain::BrainCells;
 
 const BPF_MAP_DELETE_ELEM: libc::c_long = 3;
+const BPF_MAP_GET_NEXT_KEY: libc::c_long = 4;
 const BPF_OBJ_GET: libc::c_long = 7;
+const BPF_PROG_TEST_RUN: libc::c_long = 10;
 const BPF_OBJ_GET_INFO_BY_FD: libc::c_long = 15;
 const BPF_MAP_LOOKUP_BATCH: libc::c_long = 24;
 const BPF_LINK_DETACH: libc::c_long = 34;
@@ -53,6 +55,20 @@ struct PinAttr {
     pathname: u64,
     bpf_fd: u32,
     file_flags: u32,
+}
+
+/// The same for `BPF_PROG_TEST_RUN`, as far as a run without output needs it.
+#[repr(C)]
+#[derive(Default)]
+struct TestAttr {
+    program_fd: u32,
+    answer: u32,
+    data_in_bytes: u32,
+    data_out_bytes: u32,
+    data_in: u64,
+    data_out: u64,
+    repeat: u32,
+    duration_ns: u32,
 }
 
 /// The same for `BPF_LINK_DETACH`.
@@ -171,6 +187,31 @@ pub(super) fn delete<K: Pod>(map: BorrowedFd<'_>, key: &K) -> io::Result<bool> {
     match bpf(BPF_MAP_DELETE_ELEM, &mut attr) {
         Ok(_) => Ok(true),
         Err(error) if error.raw_os_error() == Some(libc::ENOENT) => Ok(false),
+        Err(error) => Err(error),
+    }
+}
+
+/// Runs a classifier once, on a frame of nothing; its answer.
+pub(super) fn test_run(program: BorrowedFd<'_>) -> io::Result<u32> {
+    // The shortest frame that the kernel takes for a test run.
+    let frame = [0u8; 14];
+    let mut attr = TestAttr {
+        program_fd: raw(program),
+        data_in_bytes: u32::try_from(frame.len()).unwrap_or(0),
+        data_in: frame.as_ptr() as u64,
+        ..TestAttr::default()
+    };
+    bpf(BPF_PROG_TEST_RUN, &mut attr)?;
+    Ok(attr.answer)
+}
+
+/// Whether a map has no element.
+pub(super) fn is_empty<K: Pod + Default>(map: BorrowedFd<'_>) -> io::Result<bool> {
+    let mut first = K::default();
+    let mut attr = ElementAttr { map_fd: raw(map), value: &raw mut first as u64, ..ElementAttr::default() };
+    match bpf(BPF_MAP_GET_NEXT_KEY, &mut attr) {
+        Ok(_) => Ok(false),
+        Err(error) if error.raw_os_error() == Some(libc::ENOENT) => Ok(true),
         Err(error) => Err(error),
     }
 }

@@ -1,0 +1,49 @@
+//! What ports are called, as a snapshot that is cheap to replace and never waited for.
+
+use std::collections::BTreeMap;
+use std::sync::Arc;
+
+use switch_common::PortId;
+
+use crate::flow::{Named, Names};
+use crate::port::{PortSpec, Role};
+
+/// What records say of a port.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct PortIdentity {
+    /// Its name.
+    pub name: String,
+    /// Its labels.
+    pub labels: BTreeMap<String, String>,
+    /// What lives behind it.
+    pub role: Role,
+}
+
+impl From<&PortSpec> for PortIdentity {
+    fn from(spec: &PortSpec) -> Self {
+        Self { name: spec.name.to_string(), labels: spec.labels.clone(), role: spec.role }
+    }
+}
+
+/// All ports by id.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct PortNames(BTreeMap<PortId, Arc<PortIdentity>>);
+
+impl PortNames {
+    /// Names a port, or names it anew.
+    pub fn insert(&mut self, id: PortId, identity: PortIdentity) {
+        self.0.insert(id, Arc::new(identity));
+    }
+
+    /// Forgets a port.
+    pub fn remove(&mut self, id: PortId) {
+        self.0.remove(&id);
+    }
+}
+
+impl Names for PortNames {
+    fn port(&self, id: PortId) -> Option<Named<'_>> {
+        let PortIdentity { name, labels, role } = self.0.get(&id)?.as_ref();
+        Some(Named { name, labels, role: *role })
+    }
+}

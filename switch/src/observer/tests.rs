@@ -1,0 +1,1 @@
+//! The observer over a source in memory.

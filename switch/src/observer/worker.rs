@@ -1,0 +1,233 @@
+//! The thread: sweeps, and answers between two sweeps.
+
+use std::collections::HashMap;
+use std::mem;
+use std::sync::Arc;
+use std::sync::atomic::Ordering;
+use std::sync::mpsc::{Receiver, RecvTimeoutError};
+use std::time::{Duration, Instant};
+
+use jiff::Timestamp;
+use switch_common::PortId;
+use switch_common::flow::FlowValue;
+
+use super::recent::Recent;
+use super::{Losses, Outlet, Request, Seen, Shared, Source, hold};
+use crate::flow::{Conversation, Entry, Limits, RawKey, Record, Tracker};
+use crate::reflex::ReflexError;
+
+/// How often entries are read.
+const EVERY: Duration = Duration::from_secs(1);
+
+/// All that the thread owns.
+pub(super) struct Worker<S> {
+    source: S,
+    switch: String,
+    shared: Arc<Shared>,
+    outlets: Vec<Box<dyn Outlet>>,
+    tracker: Tracker,
+    recent: Recent,
+    /// What the last sweep read.
+    entries: Vec<Entry>,
+    /// What was dead in the last sweep: it is deleted if the next one finds it unchanged.
+    dying: HashMap<RawKey, FlowValue>,
+    has_swept: bool,
+    failed_sweeps: u64,
+}
+
+impl<S: Source> Worker<S> {
+    pub(super) fn new(
+        source: S,
+        switch: String,
+        limits: Limits,
+        shared: Arc<Shared>,
+        outlets: Vec<Box<dyn Outlet>>,
+    ) -> Self {
+        Self {
+            source,
+            switch,
+            shared,
+            outlets,
+            tracker: Tracker::new(limits),
+            recent: Recent::default(),
+            entries: Vec::new(),
+            dying: HashMap::new(),
+            has_swept: false,
+            failed_sweeps: 0,
+        }
+    }
+
+    /// Sweeps and answers until told to stop, or until there is nobody left to ask.
+    pub(super) fn run(mut self, requests: &Receiver<Request>) {
+        loop {
+            let began = Instant::now();
+            self.sweep();
+            // However long a sweep takes, as much time is left to others.
+            let next = Instant::now() + EVERY.saturating_sub(began.elapsed()).max(began.elapsed().min(EVERY));
+            loop {
+                match requests.recv_timeout(next.saturating_duration_since(Instant::now())) {
+                    Ok(Request::Stop { tell, done }) => {
+                        self.stop(tell);
+                        // The outlets have written what they were given before who asked goes on.
+                        drop(self);
+                        return answer(done, ());
+                    }
+                    Ok(request) => self.serve(request),
+                    Err(RecvTimeoutError::Timeout) => break,
+                    Err(RecvTimeoutError::Disconnected) => return,
+                }
+            }
+        }
+    }
+
+    fn serve(&mut self, request: Request) {
+        match request {
+            Request::Records { filter, last, answer: asker } => {
+                let names = self.shared.names();
+                let name = |told: &Conversation| Record::new(told, &self.switch, names.as_ref());
+                answer(asker, self.recent.choose(self.tracker.live(), name, &filter, last));
+            }
+            Request::PortGone { id, done } => {
+                self.port_gone(id);
+                answer(done, ());
+            }
+            Request::Sweep { done } => {
+                self.sweep();
+                answer(done, ());
+            }
+            Request::Stop { done, .. } => answer(done, ()),
+        }
+    }
+
+    /// Reads all entries, tells what ended, and deletes what was dead before and is unchanged.
+    pub(super) fn sweep(&mut self) {
+        if self.has_swept && self.tracker.is_empty() && self.source.is_empty() {
+            return;
+        }
+        let began = Instant::now();
+        match self.look().and_then(|dead| self.bury(dead)) {
+            Ok(()) => self.has_swept = true,
+            Err(error) => {
+                self.failed_sweeps += 1;
+                tracing::warn!(%error, "the flows could not be read; this is tried again");
+            }
+        }
+        self.leave_seen(began.elapsed());
+    }
+
+    /// Reads all entries and tells what ended; what is dead.
+    fn look(&mut self) -> Result<Vec<RawKey>, ReflexError> {
+        if !self.dying.is_empty() {
+            self.source.grace()?;
+        }
+        self.entries.clear();
+        self.entries.shrink_to(2 * self.tracker.len());
+        self.source.read(&mut self.entries)?;
+        let now = self.source.now()?;
+        let swept = self.tracker.sweep(&self.entries, now);
+        self.tell(&swept.ended);
+        Ok(swept.dead)
+    }
+
+    /// Deletes what was dying and is unchanged; notes what is dying now.
+    fn bury(&mut self, dead: Vec<RawKey>) -> Result<(), ReflexError> {
+        let before = mem::take(&mut self.dying);
+        if dead.is_empty() {
+            return Ok(());
+        }
+        let mut dying: HashMap<RawKey, FlowValue> = dead.into_iter().map(|key| (key, FlowValue::default())).collect();
+        let mut unchanged = Vec::new();
+        for entry in &self.entries {
+            let Some(value) = dying.get_mut(&entry.key) else { continue };
+            *value = entry.value;
+            if before.get(&entry.key) == Some(&entry.value) {
+                unchanged.push(*entry);
+            }
+        }
+        for entry in &unchanged {
+            dying.remove(&entry.key);
+        }
+        self.dying = dying;
+        self.delete(&unchanged)
+    }
+
+    /// Deletes entries that no program touches any more, and tells what ended thereby.
+    fn delete(&mut self, entries: &[Entry]) -> Result<(), ReflexError> {
+        self.source.free(entries)?;
+        for entry in entries {
+            self.tracker.deleted(&entry.key, &entry.value);
+        }
+        let ended = self.tracker.take_ended();
+        self.tell(&ended);
+        Ok(())
+    }
+
+    fn port_gone(&mut self, id: PortId) {
+        if self.tracker.is_empty() && self.source.is_empty() {
+            self.tracker.port_gone(id);
+            return;
+        }
+        let began = Instant::now();
+        let gone = self.look().and_then(|_| {
+            self.tracker.port_gone(id);
+            let theirs: Vec<Entry> =
+                self.entries.iter().filter(|entry| entry.key.ingress() == id.get()).copied().collect();
+            self.delete(&theirs)
+        });
+        if let Err(error) = gone {
+            self.failed_sweeps += 1;
+            tracing::warn!(%id, %error, "the flows of a port that is gone could not all be deleted");
+        }
+        self.leave_seen(began.elapsed());
+    }
+
+    /// The last sweep, and with `tell` all that goes on.
+    fn stop(&mut self, tell: bool) {
+        self.sweep();
+        if tell {
+            let last = self.tracker.stop();
+            self.tell(&last);
+            self.leave_seen(Duration::ZERO);
+        }
+    }
+
+    fn tell(&mut self, ended: &[Conversation]) {
+        if ended.is_empty() {
+            return;
+        }
+        let names = self.shared.names();
+        for told in ended {
+            let record = Arc::new(Record::new(told, &self.switch, names.as_ref()));
+            for outlet in &mut self.outlets {
+                outlet.offer(&record);
+            }
+            // That nobody follows is no loss.
+            self.shared.followers.send(Arc::clone(&record)).ok();
+            self.recent.push(record);
+        }
+    }
+
+    fn leave_seen(&self, took: Duration) {
+        let losses = Losses {
+            records_log: self.outlets.iter().map(|outlet| outlet.lost()).sum(),
+            records_follow: self.shared.follow_lost.load(Ordering::Relaxed),
+            evidence: 0,
+            sweeps: self.failed_sweeps,
+        };
+        let mut seen = hold(&self.shared.seen);
+        let flows_max = seen.flows_max;
+        *seen = Arc::new(Seen {
+            totals: self.tracker.totals().clone(),
+            flows: self.tracker.len() as u64,
+            flows_max,
+            sweep_took: took,
+            losses,
+            swept_at: Timestamp::now(),
+        });
+    }
+}
+
+/// Who asked may have gone.
+fn answer<T>(asker: tokio::sync::oneshot::Sender<T>, answer: T) {
+    drop(asker.send(answer));
+}
