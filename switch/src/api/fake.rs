@@ -45,6 +45,8 @@ impl Default for World {
             records: Vec::new(),
             ended: broadcast::Sender::new(FOLLOW_MAX),
             lagged: 0,
+            sample: Sample::default(),
+            samples: 0,
         }
     }
 }

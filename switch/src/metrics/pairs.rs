@@ -128,6 +128,15 @@ impl Pairs {
         self.folded
     }
 
+    /// Everything that was ever told of the pairs that there are, and `other`.
+    #[cfg(test)]
+    pub(super) fn counted(&self) -> Tally {
+        self.known.values().fold(self.other, |mut sum, pair| {
+            sum.add(&pair.series);
+            sum
+        })
+    }
+
     fn is_named(&self, (source, destination): Key) -> bool {
         self.names.contains_key(&source) && (destination == 0 || self.names.contains_key(&destination))
     }
