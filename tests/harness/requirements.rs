@@ -1,5 +1,5 @@
 //! What a test needs of the machine. A test that lacks it says so and counts as skipped; `WEFT_TESTS_REQUIRE` (a list as
-//! `root,bpf,kvm,qemu,pcaps`) turns that skip into a failure.
+//! `root,bpf,kvm,qemu,pcaps,prometheus`) turns that skip into a failure.
 
 use std::env;
 use std::fmt;
@@ -20,6 +20,8 @@ pub enum Need {
     Qemu,
     /// A folder of pcap files in `WEFT_PCAPS`.
     Pcaps,
+    /// Prometheus and its promtool.
+    Prometheus,
 }
 
 impl Need {
@@ -31,6 +33,7 @@ impl Need {
             Self::Kvm => "kvm",
             Self::Qemu => "qemu",
             Self::Pcaps => "pcaps",
+            Self::Prometheus => "prometheus",
         }
     }
 
@@ -49,10 +52,8 @@ impl Need {
                 let opened = fs::File::options().read(true).write(true).open("/dev/kvm");
                 opened.err().map(|error| format!("/dev/kvm: {error}"))
             }
-            Self::Qemu => ["qemu-system-x86_64", "busybox", "cpio", "dpkg-deb", "apt-get", "strip"]
-                .into_iter()
-                .find(|program| on_path(program).is_none())
-                .map(|program| format!("{program} is not on PATH")),
+            Self::Qemu => missing(&["qemu-system-x86_64", "busybox", "cpio", "dpkg-deb", "apt-get", "strip"]),
+            Self::Prometheus => missing(&["prometheus", "promtool"]),
             Self::Pcaps => match pcaps() {
                 Some(folder) if folder.is_dir() => None,
                 Some(folder) => Some(format!("WEFT_PCAPS names {}, which is no folder", folder.display())),
@@ -66,6 +67,12 @@ impl fmt::Display for Need {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.write_str(self.word())
     }
+}
+
+/// The first of these programs that is not there.
+fn missing(programs: &[&str]) -> Option<String> {
+    let program = programs.iter().find(|program| on_path(program).is_none())?;
+    Some(format!("{program} is not on PATH"))
 }
 
 /// The folder of pcap files to replay.

@@ -34,6 +34,7 @@ mod hostile_guests;
 mod lifecycle;
 mod links;
 mod memory;
+mod metrics;
 mod micro_guests;
 mod reasons;
 mod replay;
