@@ -2,6 +2,7 @@
 //! a permission, and by default it listens on the host's loopback alone.
 
 use std::task::Context;
+use std::time::Duration;
 
 use axum::Router;
 use axum::extract::State;
@@ -15,9 +16,17 @@ use super::Control;
 use super::limits::{Limits, bounded, serve_all};
 use crate::metrics::{Scraper, TEXT_FORMAT};
 
+/// What a connection may cost here: who asks for metrics asks at once, and reads what it is told.
+pub const LIMITS: Limits =
+    Limits { connections: 128, followers: 0, body_bytes: 64 * 1024, patience: Duration::from_secs(5) };
+
 /// Answers until `stop`.
-pub async fn serve<C: Control>(listener: TcpListener, control: C, stop: impl Future<Output = ()> + Send) {
-    let limits = Limits::default();
+pub async fn serve<C: Control>(
+    listener: TcpListener,
+    control: C,
+    limits: Limits,
+    stop: impl Future<Output = ()> + Send,
+) {
     let router = bounded(router(control), limits);
     let accept = |cx: &mut Context<'_>| listener.poll_accept(cx).map_ok(|(stream, _)| stream);
     serve_all(accept, |_: &TcpStream| router.clone(), limits, stop).await;
