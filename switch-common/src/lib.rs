@@ -11,11 +11,13 @@
 )]
 
 mod addr;
+mod drops;
 pub mod flow;
 mod layout;
 mod reason;
 pub mod wire;
 
 pub use addr::{MacAddr, NotAMac, PORT_ID_MAX, PortId, VlanId};
+pub use drops::*;
 pub use layout::*;
 pub use reason::{DropReason, Way};

@@ -5,7 +5,9 @@ use core::intrinsics::{AtomicOrdering, atomic_xadd};
 use aya_ebpf::bindings::TC_ACT_SHOT;
 use switch_common::{DropCell, DropReason, PortDrops, REASON_SLOTS, Way};
 
+use crate::evidence;
 use crate::maps::DROPS;
+use crate::packet::Skb;
 
 /// Adds to a value that several CPUs add to.
 #[inline(always)]
@@ -16,32 +18,34 @@ pub(crate) fn add_shared(to: *mut u64, value: u64) {
 
 /// Drops a frame (or a copy of it) of `bytes` on a port's account.
 #[inline(always)]
-pub(crate) fn drop_frame(id: u32, way: Way, reason: DropReason, bytes: u32) -> i32 {
-    drop_by_number(id, way, reason as u8, bytes)
+pub(crate) fn drop_frame(skb: Skb, id: u32, way: Way, reason: DropReason, bytes: u32) -> i32 {
+    drop_by_number(skb, id, way, reason as u8, bytes)
 }
 
 /// The same, for a reason that comes as a number: out of a verdict, or a weight.
 #[inline(always)]
-pub(crate) fn drop_by_number(id: u32, way: Way, reason: u8, bytes: u32) -> i32 {
+pub(crate) fn drop_by_number(skb: Skb, id: u32, way: Way, reason: u8, bytes: u32) -> i32 {
     let first = match way {
         Way::Ingress => 0,
         Way::Egress => REASON_SLOTS,
     };
-    book_drop(id, first + (usize::from(reason) & (REASON_SLOTS - 1)), bytes);
+    book_drop(skb, id, first + (usize::from(reason) & (REASON_SLOTS - 1)), bytes);
     TC_ACT_SHOT
 }
 
 /// Books on a cell of a port: [`PortDrops`] is two arrays of [`REASON_SLOTS`] cells, one behind the other. A function of
 /// its own, out of the way of frames that pass.
 #[inline(never)]
-fn book_drop(id: u32, cell: usize, bytes: u32) {
+fn book_drop(skb: Skb, id: u32, place: usize, bytes: u32) {
     let Some(drops) = DROPS.get_ptr_mut(id) else { return };
     // SAFETY: masked to the number of cells.
-    let cell = unsafe { drops.cast::<DropCell>().add(cell & (2 * REASON_SLOTS - 1)) };
+    let cell = unsafe { drops.cast::<DropCell>().add(place & (2 * REASON_SLOTS - 1)) };
     // SAFETY: the cell lies in the element.
     add_shared(unsafe { &raw mut (*cell).frames }, 1);
     // SAFETY: as above.
     add_shared(unsafe { &raw mut (*cell).bytes }, u64::from(bytes));
+    let (way, reason) = ((place / REASON_SLOTS) as u16, (place % REASON_SLOTS) as u32);
+    evidence::keep(skb, id, way, reason, place, bytes);
 }
 
 const _: () = assert!(REASON_SLOTS.is_power_of_two());

@@ -18,7 +18,9 @@
 #![cfg_attr(target_arch = "bpf", feature(asm_experimental_arch))]
 
 mod booking;
+mod evidence;
 mod flow;
+mod kernel_drop;
 mod maps;
 mod packet;
 mod punt;
@@ -63,13 +65,13 @@ fn port_ingress(ctx: TcContext) -> i32 {
     if flags & PORT_UP == 0 {
         // Slot 0 is no port, and never up.
         let reason = if id == 0 { DropReason::Other } else { DropReason::PortDown };
-        return drop_frame(id, Way::Ingress, reason, weight.bytes);
+        return drop_frame(skb, id, Way::Ingress, reason, weight.bytes);
     }
     if weight.fault != 0 {
-        return drop_by_number(id, Way::Ingress, weight.fault, weight.bytes);
+        return drop_by_number(skb, id, Way::Ingress, weight.fault, weight.bytes);
     }
     let Some(pair) = pair_of(skb, id) else {
-        return drop_frame(id, Way::Ingress, DropReason::Malformed, weight.bytes);
+        return drop_frame(skb, id, Way::Ingress, DropReason::Malformed, weight.bytes);
     };
     // SAFETY: a helper without arguments.
     let now = unsafe { bpf_jiffies64() };
@@ -108,12 +110,12 @@ fn port_ingress(ctx: TcContext) -> i32 {
     if action == VERDICT_DROP {
         let reason = verdict.route.reason();
         flow::note_drop(flow, reason);
-        return drop_by_number(id, Way::Ingress, reason, weight.bytes);
+        return drop_by_number(skb, id, Way::Ingress, reason, weight.bytes);
     }
-    let outcome = punt::punt(skb, id, pair[0] & 1 == 1, weight.bytes);
+    let outcome = punt::punt(skb, id, pair[0] & 1 == 1);
     if outcome & punt::REFUSED != 0 {
         flow::note_drop(flow, outcome as u8);
-        return TC_ACT_SHOT;
+        return drop_by_number(skb, id, Way::Ingress, outcome as u8, weight.bytes);
     }
     outcome as i32
 }
@@ -133,16 +135,16 @@ fn inject(ctx: TcContext) -> i32 {
     if id == 0 {
         // Only the brain writes here, and never this: worth a line in the log, and no guest can cause it.
         warn!(&ctx, "a copy of {} bytes for port {} was written to the punt tap: dropped", bytes, tag);
-        return drop_frame(0, Way::Egress, DropReason::Other, bytes);
+        return drop_frame(skb, 0, Way::Egress, DropReason::Other, bytes);
     }
     // SAFETY: an element of a map, found by a lookup.
     let ifindex = unsafe { (*port).ifindex };
     if ifindex == 0 {
-        return drop_frame(id, Way::Egress, DropReason::EgressGone, bytes);
+        return drop_frame(skb, id, Way::Egress, DropReason::EgressGone, bytes);
     }
     // SAFETY: the context of a running classifier.
     if unsafe { bpf_skb_vlan_pop(skb.0) } != 0 {
-        return drop_frame(id, Way::Egress, DropReason::InjectFailed, bytes);
+        return drop_frame(skb, id, Way::Egress, DropReason::InjectFailed, bytes);
     }
     // Without a look at its fault: the brain has decided.
     let weight = Weight::of(skb, true);
@@ -189,7 +191,7 @@ fn repeat(
     let Repeated { route, frame_bytes_max } = verdict;
     let egress = u32::from(route.egress());
     let Some(out) = COUNTERS.get_ptr_mut(egress) else {
-        return drop_frame(id, Way::Ingress, DropReason::Other, weight.bytes);
+        return drop_frame(skb, id, Way::Ingress, DropReason::Other, weight.bytes);
     };
     // SAFETY: elements of a per-CPU map; one CPU runs one program at a time here.
     unsafe { (*counters).forwarded += 1 };
@@ -197,7 +199,7 @@ fn repeat(
     unsafe { (*out).copies += 1 };
     if weight.exceeds(frame_bytes_max, skb) {
         flow::note_drop(flow, DropReason::TooBig as u8);
-        return drop_frame(egress, Way::Egress, DropReason::TooBig, weight.bytes);
+        return drop_frame(skb, egress, Way::Egress, DropReason::TooBig, weight.bytes);
     }
     // SAFETY: as above.
     weight.book(unsafe { &raw mut (*out).egress });

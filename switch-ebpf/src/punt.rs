@@ -11,24 +11,22 @@
 use aya_ebpf::helpers::generated::{bpf_ktime_get_ns, bpf_redirect, bpf_skb_vlan_push};
 use switch_common::{
     BrainPort, DropReason, PUNT_EPOCH_BIT, PUNT_IN_FLIGHT_PORT_MAX, PUNT_TPID, PortBuckets, PortConfig, SETTING_EPOCH,
-    SETTING_PUNT, SETTING_PUNT_UNLIMITED, Way,
+    SETTING_PUNT, SETTING_PUNT_UNLIMITED,
 };
 
-use crate::booking::{add_shared, drop_frame};
+use crate::booking::add_shared;
 use crate::maps::{BRAIN, BUCKETS, PORTS, PUNTS, SETTINGS};
 use crate::packet::Skb;
 
-/// Set in the answer of [`punt`] when the frame was dropped; the low byte is the reason's number then.
+/// Set in the answer of [`punt`] when the frame is to be dropped; the low byte is the reason's number then.
 pub(crate) const REFUSED: u32 = 0x100;
 
-/// Punts a frame that came in by port `id`, or drops it with the reason: what to return to the kernel, or [`REFUSED`]. A function of
+/// Punts a frame that came in by port `id`, or says why not: what to return to the kernel, or [`REFUSED`]. A function of
 /// its own: what is punted waits for the brain anyway.
 #[inline(never)]
-pub(crate) fn punt(skb: Skb, id: u32, to_group: bool, bytes: u32) -> u32 {
-    let drop = |reason: DropReason| {
-        drop_frame(id, Way::Ingress, reason, bytes);
-        REFUSED | reason as u32
-    };
+pub(crate) fn punt(skb: Skb, id: u32, to_group: bool) -> u32 {
+    // Booked in one place, by the caller: the verifier walks the booking once for each call of it.
+    let drop = |reason: DropReason| REFUSED | reason as u32;
     let (Some(settings), Some(port)) = (SETTINGS.get_ptr(0), PORTS.get_ptr(id)) else { return drop(DropReason::Other) };
     let (Some(buckets), Some(punts)) = (BUCKETS.get_ptr_mut(id), PUNTS.get_ptr_mut(0)) else {
         return drop(DropReason::Other);

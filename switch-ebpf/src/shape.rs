@@ -169,6 +169,36 @@ impl Shape {
     }
 }
 
+/// Bytes of all headers of an untagged TCP segment over IP without options or extensions; 0: it is something else.
+#[inline(always)]
+pub(crate) fn plain_tcp_header_bytes(packet: &Packet) -> u32 {
+    if packet.is_tagged() {
+        return 0;
+    }
+    let mut ports_at = 0;
+    if let Some(ip) = packet.at::<RawIpv4>(0) {
+        // SAFETY: `at` has compared it with the end of the packet.
+        let ip = unsafe { &*ip };
+        if ip.ethernet.ethertype == ETHERTYPE_IPV4.to_be() && ip.version == 0x45 && ip.protocol == PROTOCOL_TCP {
+            ports_at = IPV4_PORTS_AT;
+        }
+    }
+    if let Some(ip) = packet.at::<RawIpv6>(0) {
+        // SAFETY: as above.
+        let ip = unsafe { &*ip };
+        if ip.ethernet.ethertype == ETHERTYPE_IPV6.to_be() && ip.next == PROTOCOL_TCP {
+            ports_at = IPV6_PORTS_AT;
+        }
+    }
+    if ports_at == 0 {
+        return 0;
+    }
+    let Some(tcp) = packet.at::<RawTcp>(ports_at + size_of::<RawPorts>()) else { return 0 };
+    // SAFETY: as above.
+    let offset = u32::from(unsafe { (*tcp).offset } >> 4);
+    if offset < 5 { 0 } else { ports_at as u32 + offset * 4 }
+}
+
 #[inline(always)]
 fn tail(ports: RawPorts, protocol: u8, kind: u8) -> u64 {
     u64::from(u16::from_be(ports.source))

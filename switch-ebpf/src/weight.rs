@@ -1,12 +1,13 @@
 //! What a frame weighs: its bytes, and for a super-frame the wire frames that it stands for.
 //!
-//! An ordinary frame is weighed in line. Everything else sits in functions of its own, so that it costs the ordinary
+//! An ordinary frame is weighed in line, and so is a super-frame of plain TCP. Everything else sits in functions of its own, so that it costs the ordinary
 //! frame neither registers nor cache lines.
 
 use switch_common::wire::{self, TAG_BYTES, TPID_C, TPID_S};
-use switch_common::{DropReason, Tally};
+use switch_common::{DropReason, GSO_SIZE_MIN, Tally};
 
 use crate::packet::{Packet, Skb, forget};
+use crate::shape;
 
 /// No fault: not the number of any reason.
 const SOUND: u8 = 0;
@@ -34,6 +35,17 @@ impl Weight {
         let bytes = skb.frame_bytes();
         let mut weight = Self { bytes, fault: SOUND, extra_frames: 0, header_bytes: 0, longest_bytes: bytes };
         if skb.gso_size() != 0 {
+            let gso_size = skb.gso_size();
+            let header_bytes = shape::plain_tcp_header_bytes(&Packet::of(skb));
+            if header_bytes != 0 && header_bytes < bytes && gso_size >= u32::from(GSO_SIZE_MIN) {
+                weight.header_bytes = header_bytes;
+                weight.extra_frames = (bytes - header_bytes - 1) / gso_size;
+                let one = header_bytes + gso_size;
+                if one < bytes {
+                    weight.longest_bytes = one;
+                }
+                return weight;
+            }
             let found = SuperWeight(forget(weigh_super_frame(skb, trusted)));
             weight.fault = found.fault();
             weight.extra_frames = found.extra_frames();

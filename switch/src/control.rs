@@ -15,6 +15,7 @@ mod accounts;
 mod apply;
 mod attachment;
 mod errors;
+mod evidence;
 mod handle;
 mod ids;
 mod links;
@@ -30,6 +31,7 @@ use switch_common::PortId;
 
 use crate::config::Runtime;
 use crate::dataplane::thread::Commands;
+use crate::evidence::WitnessTally;
 use crate::observer::Observer;
 use crate::port::attach::Host;
 use crate::port::{PortName, PortSpec, PortState};
@@ -74,6 +76,8 @@ pub struct Parts {
     pub saved: StateFile,
     /// The punt tap's interface index.
     pub punt_ifindex: u32,
+    /// How much evidence the loop has kept.
+    pub witness: WitnessTally,
 }
 
 /// The port table and everything it is connected to.
@@ -89,13 +93,14 @@ pub struct Control {
     ids: Ids,
     ports: BTreeMap<PortName, Port>,
     punt_ifindex: u32,
+    witness: WitnessTally,
     watch: lost::Watch,
 }
 
 impl Control {
     /// An empty port table; [`Self::adopt`] and [`Self::apply`] fill it.
     pub fn new(parts: Parts) -> Self {
-        let Parts { runtime, host, reflex, commands, observer, store, saved, punt_ifindex } = parts;
+        let Parts { runtime, host, reflex, commands, observer, store, saved, punt_ifindex, witness } = parts;
         let ids = Ids::new(saved.names.clone());
         let brain = reflex.brain();
         let watch = lost::Watch::default();
@@ -111,6 +116,7 @@ impl Control {
             ids,
             ports: BTreeMap::new(),
             punt_ifindex,
+            witness,
             watch,
         }
     }

@@ -11,6 +11,7 @@
 
 mod diagnostics;
 mod down;
+mod evidence;
 mod lock;
 mod reload;
 
@@ -34,6 +35,7 @@ use crate::dataplane::Loop;
 use crate::dataplane::commands::Command;
 use crate::dataplane::thread::{Commands, now, spawn};
 use crate::dataplane::verdicts::{Obedience, VerdictIndex};
+use crate::evidence::Testimony;
 use crate::fdb::{Fdb, FdbLimits};
 use crate::flow::Limits;
 use crate::forwarding::Tables;
@@ -84,15 +86,18 @@ async fn serve(runtime: &Runtime) -> Result<()> {
 
     let host = Host::connect()?;
     let events = monitor::watch()?;
-    let Started { reflex, commands, ended, punt_ifindex } = match start(runtime, &host, &saved.ports).await {
-        Ok(started) => started,
-        Err(error) => {
-            if runtime.on_stop == OnStop::Remove && saved.ports.is_empty() {
-                leave(runtime, &host).await?;
+    let Started { mut reflex, commands, ended, punt_ifindex, testimony } =
+        match start(runtime, &host, &saved.ports).await {
+            Ok(started) => started,
+            Err(error) => {
+                if runtime.on_stop == OnStop::Remove && saved.ports.is_empty() {
+                    leave(runtime, &host).await?;
+                }
+                return Err(error);
             }
-            return Err(error);
-        }
-    };
+        };
+    let ring = reflex.evidence();
+    let witness = testimony.tally();
     let observer = observe(runtime, &reflex, &saved.ports)?;
     let parts = Parts {
         runtime: runtime.clone(),
@@ -103,6 +108,7 @@ async fn serve(runtime: &Runtime) -> Result<()> {
         store,
         saved,
         punt_ifindex,
+        witness,
     };
     let mut control = Control::new(parts);
     control.adopt(same_boot).await;
@@ -111,6 +117,9 @@ async fn serve(runtime: &Runtime) -> Result<()> {
         tracing::error!(%error, "the configuration's ports could not be made; those that were there go on");
     }
     let handle = Handle::new(control);
+    if let Some(ring) = ring {
+        evidence::listen(ring, testimony, handle.clone())?;
+    }
 
     let (stop, stopped) = watch::channel(false);
     let api = tokio::spawn(socket.serve(handle.clone(), told(stopped.clone())));
@@ -219,6 +228,7 @@ struct Started {
     commands: Commands,
     ended: oneshot::Receiver<io::Result<()>>,
     punt_ifindex: u32,
+    testimony: Testimony,
 }
 
 /// Loads or adopts the reflex, makes or adopts the punt tap, and starts the loop between them.
@@ -248,7 +258,9 @@ async fn start(runtime: &Runtime, host: &Host, ports: &[SavedPort]) -> Result<St
     let obedience = if userspace { Obedience::Notes } else { Obedience::Repeats };
     let index = VerdictIndex::adopt(reflex.verdicts()?, Arc::clone(&brain), obedience);
     relearn(&mut tables.fdb, &index, ports);
-    let (commands, thread) = spawn(Loop::new(tap, index, tables, brain, runtime.aging), tell)?;
+    let (witness, testimony) = crate::evidence::witness();
+    let dataplane = Loop::new(tap, index, tables, brain, runtime.aging).witnessed_by(witness);
+    let (commands, thread) = spawn(dataplane, tell)?;
     // The loop says through `ended` how it ended; the thread itself has nothing more to tell.
     drop(thread);
     reflex.attach_inject(runtime.name.as_str(), punt_ifindex)?;
@@ -261,7 +273,7 @@ async fn start(runtime: &Runtime, host: &Host, ports: &[SavedPort]) -> Result<St
         flow_idle_jiffies: ticks(flows.idle),
         flow_closed_jiffies: ticks(flows.closed),
     })?;
-    Ok(Started { reflex, commands, ended, punt_ifindex })
+    Ok(Started { reflex, commands, ended, punt_ifindex, testimony })
 }
 
 /// Starts the observer, which calls the ports of an earlier daemon by their names from the beginning.

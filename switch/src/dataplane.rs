@@ -30,6 +30,7 @@ use switch_common::{
     VlanId, Way,
 };
 
+use crate::evidence::Witness;
 use crate::fdb::{Learned, Nanos, Station};
 use crate::forwarding::{self, Decision, Tables, Verdict};
 use crate::frame::{Frame, Trust};
@@ -66,6 +67,7 @@ pub struct Loop<M, C> {
     tables: Tables,
     links: Vec<Option<Link>>,
     brain: Arc<BrainPage>,
+    witness: Option<Witness>,
     buffer: FrameBuffer,
     drain: Drain,
     egress: Vec<PortId>,
@@ -83,6 +85,7 @@ impl<M: Medium, C: VerdictCache> Loop<M, C> {
             tables,
             links: vec![None; PORT_SLOTS],
             brain,
+            witness: None,
             buffer: FrameBuffer::new(),
             drain: Drain::default(),
             egress: Vec::with_capacity(PORT_SLOTS),
@@ -90,6 +93,12 @@ impl<M: Medium, C: VerdictCache> Loop<M, C> {
             next_sweep: None,
             sweep_every: (aging / 8).clamp(Duration::from_millis(100), Duration::from_mins(1)),
         }
+    }
+
+    /// The same, with evidence kept of what it drops.
+    #[must_use]
+    pub fn witnessed_by(self, witness: Witness) -> Self {
+        Self { witness: Some(witness), ..self }
     }
 
     /// The medium, for who feeds it by hand.
@@ -125,12 +134,14 @@ impl<M: Medium, C: VerdictCache> Loop<M, C> {
         let account = self.brain.port(ingress.index());
         if self.buffer.is_full() {
             account.drop_frame(Way::Ingress, DropReason::TooBig, self.buffer.frame().len() as u64);
+            see(&mut self.witness, &self.buffer, (ingress, Way::Ingress, DropReason::TooBig), now);
             return self.settle(ingress);
         }
         let frame = match Frame::check(self.buffer.frame(), self.buffer.offload, trust) {
             Ok(frame) => frame,
             Err(reason) => {
                 account.drop_frame(Way::Ingress, reason, self.buffer.frame().len() as u64);
+                see(&mut self.witness, &self.buffer, (ingress, Way::Ingress, reason), now);
                 return self.settle(ingress);
             }
         };
@@ -144,7 +155,10 @@ impl<M: Medium, C: VerdictCache> Loop<M, C> {
         match decision.verdict {
             Verdict::Forward(egress) => {
                 account.forwarded.add(1);
-                deliver(&mut self.medium, &self.tables, &self.brain, &self.buffer, &frame, egress);
+                if let Err(reason) = deliver(&mut self.medium, &self.tables, &self.brain, &self.buffer, &frame, egress)
+                {
+                    see(&mut self.witness, &self.buffer, (egress, Way::Egress, reason), now);
+                }
             }
             Verdict::Flood => {
                 self.egress.clear();
@@ -155,10 +169,17 @@ impl<M: Medium, C: VerdictCache> Loop<M, C> {
                 for egress in &self.egress {
                     self.brain.port(egress.index()).flood_copies.add(1);
                     self.brain.port(0).flood_copies.add(1);
-                    deliver(&mut self.medium, &self.tables, &self.brain, &self.buffer, &frame, *egress);
+                    if let Err(reason) =
+                        deliver(&mut self.medium, &self.tables, &self.brain, &self.buffer, &frame, *egress)
+                    {
+                        see(&mut self.witness, &self.buffer, (*egress, Way::Egress, reason), now);
+                    }
                 }
             }
-            Verdict::Drop(reason) => account.drop_frame(Way::Ingress, reason, frame.len_bytes()),
+            Verdict::Drop(reason) => {
+                account.drop_frame(Way::Ingress, reason, frame.len_bytes());
+                see(&mut self.witness, &self.buffer, (ingress, Way::Ingress, reason), now);
+            }
         }
         let lesson = self.lesson(ingress, &frame, &decision);
         self.settle(ingress);
@@ -246,6 +267,18 @@ fn account_forced(brain: &BrainPage, ingress: PortId) -> &crate::reflex::Cell {
     &brain.port(ingress.index()).forced_installs
 }
 
+/// Keeps evidence of a drop, where it is wanted.
+fn see(
+    witness: &mut Option<Witness>,
+    buffer: &FrameBuffer,
+    (port, way, reason): (PortId, Way, DropReason),
+    now: Nanos,
+) {
+    if let Some(witness) = witness {
+        witness.see(port, way, reason, buffer.frame(), now);
+    }
+}
+
 /// Hands one copy to a port, or books why not.
 fn deliver<M: Medium>(
     medium: &mut M,
@@ -254,7 +287,7 @@ fn deliver<M: Medium>(
     buffer: &FrameBuffer,
     frame: &Frame<'_>,
     egress: PortId,
-) {
+) -> Result<(), DropReason> {
     let account = brain.port(egress.index());
     account.copies.add(1);
     let outcome = match tables.port(egress) {
@@ -268,4 +301,5 @@ fn deliver<M: Medium>(
     if let Err(reason) = outcome {
         account.drop_frame(Way::Egress, reason, frame.len_bytes());
     }
+    outcome
 }

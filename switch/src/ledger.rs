@@ -8,6 +8,7 @@
 //! | L2 | every copy that was decided left, or was dropped with a reason | copies of both halves = `egress` + drops |
 //! | L3 | a flood makes one copy for each eligible port | `flood_eligible` = `flood_copies`, in slot 0 |
 //! | L5 | the kernel's own counters of the netdev agree | rx ≥ `ingress`; `egress` = tx + its drops |
+//! | L7 | evidence of drops was delivered, or counted as lost | produced = delivered + lost |
 //! | other | the list of reasons is complete | drops as `other` = 0 |
 //!
 //! All in frames (a super-frame counts once), all exact. The sums over the whole switch come from slot 0, which outlives
@@ -26,6 +27,7 @@ use serde::Serialize;
 use switch_common::{BrainPort, PortCounters, PortDrops};
 use utoipa::ToSchema;
 
+use crate::evidence::EvidenceSums;
 use laws::{Sides, sides};
 
 /// What the kernel says of a port's netdev, since it was attached.
@@ -71,12 +73,14 @@ pub struct Snapshot {
     pub switch: BrainPort,
     /// The reflex's drops that belong to no port (slot 0).
     pub strangers: PortDrops,
+    /// Evidence of drops, of both halves.
+    pub evidence: EvidenceSums,
 }
 
 /// One law, applied to one port or to the switch.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, ToSchema)]
 pub struct LawResult {
-    /// The law: `L1`, `L2`, `L3`, `L5` or `other`.
+    /// The law: `L1`, `L2`, `L3`, `L5`, `L7` or `other`.
     pub law: &'static str,
     /// What it was applied to, in words.
     pub what: String,

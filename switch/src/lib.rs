@@ -9,6 +9,8 @@ pub mod config;
 pub mod control;
 pub mod daemon;
 pub mod dataplane;
+pub mod describe;
+pub mod evidence;
 pub mod fdb;
 pub mod flow;
 pub mod forwarding;

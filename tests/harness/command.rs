@@ -1,8 +1,10 @@
 //! Programs run to their end, and programs that run until they are dropped.
 
-use std::io::Write as _;
-use std::process::{Child, Command, ExitStatus, Output, Stdio};
+use std::io::{BufRead as _, BufReader, Write as _};
+use std::process::{Child, ChildStdout, Command, ExitStatus, Output, Stdio};
+use std::sync::mpsc::{self, Receiver};
 use std::sync::{Mutex, MutexGuard, PoisonError};
+use std::thread;
 use std::time::Duration;
 
 use anyhow::{Context as _, Result, bail, ensure};
@@ -66,6 +68,19 @@ pub fn feed(command: &mut Command, input: &[u8]) -> Result<String> {
     Ok(String::from_utf8_lossy(&output.stdout).into_owned())
 }
 
+/// What a child prints, line by line, read as it comes so that the child never waits for us.
+pub(crate) fn lines_of(output: ChildStdout) -> Receiver<String> {
+    let (lines, received) = mpsc::channel();
+    thread::spawn(move || {
+        for line in BufReader::new(output).split(b'\n').map_while(Result::ok) {
+            if lines.send(String::from_utf8_lossy(&line).trim_end().to_owned()).is_err() {
+                break;
+            }
+        }
+    });
+    received
+}
+
 /// A child that is killed, by its process id, when it is dropped.
 #[derive(Debug)]
 pub struct Running(Child);
@@ -126,7 +141,7 @@ impl Drop for Running {
     fn drop(&mut self) {
         if self.0.try_wait().is_ok_and(|ended| ended.is_none()) {
             let gone = self.0.kill().and_then(|()| self.0.wait());
-            assert!(gone.is_ok() || std::thread::panicking(), "{gone:?}");
+            assert!(gone.is_ok() || thread::panicking(), "{gone:?}");
         }
     }
 }

@@ -4,12 +4,11 @@
 
 use std::fmt::Write as _;
 use std::fs::{self, File};
-use std::io::{BufRead as _, BufReader, Write as _};
+use std::io::Write as _;
 use std::os::unix::fs::PermissionsExt as _;
 use std::path::{Path, PathBuf};
 use std::process::Stdio;
-use std::sync::mpsc::{self, Receiver, RecvTimeoutError};
-use std::thread;
+use std::sync::mpsc::{Receiver, RecvTimeoutError};
 use std::time::{Duration, Instant};
 
 use anyhow::{Context as _, Result, bail, ensure};
@@ -38,8 +37,8 @@ const DONE: &str = "weft-done ";
 /// A kernel and its modules.
 #[derive(Clone, Debug)]
 pub struct Kernel {
-    image: PathBuf,
-    modules: Vec<PathBuf>,
+    pub(crate) image: PathBuf,
+    pub(crate) modules: Vec<PathBuf>,
 }
 
 impl Kernel {
@@ -102,14 +101,16 @@ fn program(path: &Path, root: &Path) -> Result<()> {
     Ok(())
 }
 
-/// Packs busybox, the program that talks by numbered datagrams, the modules and an init that obeys the console.
-fn initramfs(kernel: &Kernel) -> Result<PathBuf> {
-    let root = PathBuf::from("/run/guest");
+/// Packs busybox, these programs, the modules and an init that goes on with `script`, into `/run`.
+pub(crate) fn initramfs(kernel: &Kernel, name: &str, programs: &[PathBuf], script: &str) -> Result<PathBuf> {
+    let (root, packed) = (Path::new("/run").join(name), PathBuf::from(format!("/run/{name}.cpio")));
     for folder in ["bin", "dev", "proc", "sys", "tmp", "www"] {
         fs::create_dir_all(root.join(folder))?;
     }
     fs::copy(on_path("busybox").context("no busybox")?, root.join("bin/busybox"))?;
-    program(&cli::built("numbered")?, &root)?;
+    for path in programs {
+        program(path, &root)?;
+    }
     let mut init = String::from(
         "#!/bin/busybox sh\n/bin/busybox --install -s /bin\nexport PATH=/bin\nmount -t devtmpfs dev /dev\n\
          mount -t proc proc /proc\nmount -t sysfs sys /sys\nstty -echo\n",
@@ -122,14 +123,13 @@ fn initramfs(kernel: &Kernel) -> Result<PathBuf> {
     }
     let names = names.join(" ");
     writeln!(init, "for module in {names} {names}; do insmod $module 2>/dev/null; done")?;
-    let obey = "while read -r line; do sh -c \"$line\"; echo";
-    writeln!(init, "ip link set lo up\necho {DONE}0\n{obey} \"{DONE}$?\"; done\npoweroff -f")?;
+    writeln!(init, "ip link set lo up\n{script}\npoweroff -f")?;
     fs::write(root.join("init"), init)?;
     fs::set_permissions(root.join("init"), fs::Permissions::from_mode(0o755))?;
     let list = command::text(words("find . -print").current_dir(&root))?;
-    let mut pack = words("cpio --quiet -o -H newc -F /run/guest.cpio");
-    command::feed(pack.current_dir(&root), list.as_bytes())?;
-    Ok(PathBuf::from("/run/guest.cpio"))
+    let mut pack = words("cpio --quiet -o -H newc -F");
+    command::feed(pack.arg(&packed).current_dir(&root), list.as_bytes())?;
+    Ok(packed)
 }
 
 /// A running guest.
@@ -143,7 +143,13 @@ pub struct Guest {
 impl Guest {
     /// Boots a guest whose interface eth0, with this address, is on the tap.
     pub fn boot(kernel: &Kernel, tap: &str, mac: &str) -> Result<Self> {
-        let initramfs = initramfs(kernel)?;
+        let obey = "while read -r line; do sh -c \"$line\"; echo";
+        let initramfs = initramfs(
+            kernel,
+            "guest",
+            &[cli::built("numbered")?],
+            &format!("echo {DONE}0\n{obey} \"{DONE}$?\"; done"),
+        )?;
         let mut command = words(
             "qemu-system-x86_64 -machine q35,accel=tcg -cpu max -m 512 -nodefaults -no-reboot -display none -serial stdio",
         );
@@ -154,14 +160,7 @@ impl Guest {
         command.stdin(Stdio::piped()).stdout(Stdio::piped()).stderr(Stdio::inherit());
         let mut qemu = Running::start(&mut command)?;
         let output = qemu.child().stdout.take().context("QEMU has no output")?;
-        let (lines, console) = mpsc::channel();
-        thread::spawn(move || {
-            for line in BufReader::new(output).split(b'\n').map_while(Result::ok) {
-                if lines.send(String::from_utf8_lossy(&line).trim_end().to_owned()).is_err() {
-                    break;
-                }
-            }
-        });
+        let console = command::lines_of(output);
         let mut guest = Self { qemu, console, said: Vec::new() };
         guest.answer("boot", wait::LATER)?;
         Ok(guest)

@@ -15,6 +15,7 @@ pub mod fabric;
 pub mod frames;
 pub mod guest;
 pub mod http;
+pub mod linux;
 pub mod micro;
 pub mod namespace;
 pub mod numbered;

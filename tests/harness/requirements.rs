@@ -1,11 +1,13 @@
 //! What a test needs of the machine. A test that lacks it says so and counts as skipped; `WEFT_TESTS_REQUIRE` (a list as
-//! `root,bpf,kvm,qemu,pcaps,prometheus`) turns that skip into a failure.
+//! `root,bpf,kvm,linux_guest,qemu,pcaps,prometheus`) turns that skip into a failure.
 
 use std::env;
 use std::fmt;
 use std::fs;
 use std::io::{self, Write as _};
 use std::path::{Path, PathBuf};
+
+use crate::linux;
 
 /// One thing a machine may lack.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -16,6 +18,8 @@ pub enum Need {
     Bpf,
     /// The right to run virtual machines.
     Kvm,
+    /// KVM that runs a whole Linux, and the kernel to boot on it.
+    LinuxGuest,
     /// QEMU for x86-64, a guest kernel from apt, busybox and cpio.
     Qemu,
     /// A folder of pcap files in `WEFT_PCAPS`.
@@ -31,6 +35,7 @@ impl Need {
             Self::Root => "root",
             Self::Bpf => "bpf",
             Self::Kvm => "kvm",
+            Self::LinuxGuest => "linux_guest",
             Self::Qemu => "qemu",
             Self::Pcaps => "pcaps",
             Self::Prometheus => "prometheus",
@@ -52,6 +57,10 @@ impl Need {
                 let opened = fs::File::options().read(true).write(true).open("/dev/kvm");
                 opened.err().map(|error| format!("/dev/kvm: {error}"))
             }
+            Self::LinuxGuest => Self::Kvm.lacking().or_else(|| {
+                let named = env::var_os(linux::KERNEL).is_some();
+                (!named).then(|| format!("{} names no kernel that KVM runs here", linux::KERNEL))
+            }),
             Self::Qemu => missing(&["qemu-system-x86_64", "busybox", "cpio", "dpkg-deb", "apt-get", "strip"]),
             Self::Prometheus => missing(&["prometheus", "promtool"]),
             Self::Pcaps => match pcaps() {

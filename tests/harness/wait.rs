@@ -19,9 +19,14 @@ const PAUSE: Duration = Duration::from_millis(2);
 static PATIENCE: LazyLock<u32> =
     LazyLock::new(|| std::env::var("WEFT_TESTS_PATIENCE").ok().and_then(|times| times.parse().ok()).unwrap_or(1));
 
+/// What a time that is promised of an ordinary machine is on this one.
+pub fn here(time: Duration) -> Duration {
+    time * *PATIENCE
+}
+
 /// The moment at which a deadline that starts now is over, on this machine.
 pub fn end_of(deadline: Duration) -> Instant {
-    Instant::now() + deadline * *PATIENCE
+    Instant::now() + here(deadline)
 }
 
 /// Calls `look` until it answers with a value.

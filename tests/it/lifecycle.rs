@@ -247,16 +247,21 @@ fn a_spoofer_gains_nothing_by_a_restart() {
 
 #[test]
 fn a_netdev_of_another_instance_is_refused_and_goes_on_there() {
-    Arena::run(&[Need::Bpf], |arena| {
-        let first = Daemon::start_with(arena, "left", Mode::Kernel, &["--metrics", "127.0.0.1:9903"])?;
-        let second = Daemon::start_with(arena, "right", Mode::Kernel, &["--metrics", "127.0.0.1:9904"])?;
-        let (a, b) = (topology::station(&first, "a")?, topology::station(&first, "b")?);
-        let refusal = second.cli().refused("port add a --netdev a")?;
-        ensure!(refusal.message.contains("another instance"), "{refusal:?}");
-        ensure!(second.cli().ports()?.is_empty());
-        a.send(&Builder::new(frames::station(1), MacAddr::BROADCAST).number(1).build())?;
-        b.receive_until(wait::SOON, |frame| frames::number_of(frame) == Some(1))?;
-        first.stop(arena)?;
-        second.stop(arena)
-    });
+    for mode in [Mode::Kernel, Mode::Clsact] {
+        Arena::run(&[Need::Bpf], |arena| {
+            let first = Daemon::start_with(arena, "left", mode, &["--metrics", "127.0.0.1:9903"])?;
+            let second = Daemon::start_with(arena, "right", Mode::Kernel, &["--metrics", "127.0.0.1:9904"])?;
+            let (a, b) = (topology::station(&first, "a")?, topology::station(&first, "b")?);
+            let refusal = second.cli().refused("port add a --netdev a")?;
+            ensure!(refusal.message.contains("another instance"), "{refusal:?}");
+            ensure!(second.cli().ports()?.is_empty());
+            a.send(&Builder::new(frames::station(1), MacAddr::BROADCAST).number(1).build())?;
+            b.receive_until(wait::SOON, |frame| frames::number_of(frame) == Some(1))?;
+            for daemon in [&first, &second] {
+                ensure!(!daemon.log().contains("somebody set the punt tap down"), "{}", daemon.log());
+            }
+            first.stop(arena)?;
+            second.stop(arena)
+        });
+    }
 }

@@ -44,7 +44,7 @@ fn a_changed_link_is_seen_within_100_milliseconds() {
         }
         // The median: a test beside us may hold both cores for a while, the switch may not.
         took.sort();
-        ensure!(took[took.len() / 2] < PROMISE, "{took:?}");
+        ensure!(took[took.len() / 2] < wait::here(PROMISE), "{took:?}");
         daemon.stop(arena)
     });
 }
@@ -107,7 +107,7 @@ fn a_deleted_tap_is_absent_at_once_and_attached_again_when_it_comes_back() {
             held = Some(again);
         }
         took.sort();
-        ensure!(took[took.len() / 2] < PROMISE, "{took:?}");
+        ensure!(took[took.len() / 2] < wait::here(PROMISE), "{took:?}");
         daemon.stop(arena)
     });
 }
@@ -121,6 +121,9 @@ fn a_renamed_netdev_is_no_longer_the_port_and_is_again_under_its_old_name() {
         arena.ip("link set dev b down")?;
         arena.ip("link set dev b name elsewhere")?;
         seen(&daemon, "b", "absent")?;
+        // The host's own stack stays silent, or what it queues in the tap before the switch takes it is read afterwards,
+        // and only then counted by the kernel as transmitted.
+        arena.ip("link set dev elsewhere addrgenmode none")?;
         arena.ip("link set dev elsewhere name b")?;
         arena.ip("link set dev b up")?;
         seen(&daemon, "b", "up")?;

@@ -5,7 +5,7 @@ use std::time::{Duration, Instant};
 
 use anyhow::{Context, Result};
 
-use crate::{ebpf, micro, setup, shell, test, tidy};
+use crate::{ebpf, kernels, micro, setup, shell, test, tidy};
 
 /// What each step took, printed when it is over, however it is over.
 #[derive(Default)]
@@ -32,8 +32,8 @@ impl Drop for Times {
     }
 }
 
-/// Runs every step and stops at the first that fails.
-pub fn run() -> Result<()> {
+/// Runs every step and stops at the first that fails; `matrix`: also the datapath tests under other kernels.
+pub fn run(matrix: bool) -> Result<()> {
     let mut times = Times::default();
     times.step("setup", || setup::run(true))?;
     times.step("format", || shell::run(&mut shell::cargo(["fmt", "--all", "--check"])))?;
@@ -44,7 +44,13 @@ pub fn run() -> Result<()> {
     let guest = times.step("guest rebuild", micro::verify)?;
     times.step("clippy", clippy)?;
     times.step("documentation", documentation)?;
-    times.step("test", || tests(object, guest))
+    times.step("test", || tests(object, guest))?;
+    if matrix {
+        for series in kernels::PROMISED {
+            times.step(series, || kernels::run(&[series.to_owned()], None, &[]))?;
+        }
+    }
+    Ok(())
 }
 
 fn clippy() -> Result<()> {

@@ -63,7 +63,11 @@ enum Task {
         args: Vec<OsString>,
     },
     /// What continuous integration runs: format, lints, the kernel half from source, documentation, every test, tidiness.
-    Ci,
+    Ci {
+        /// At the end also the datapath tests under the other kernels that are promised.
+        #[arg(long)]
+        kernels: bool,
+    },
     /// Build the kernel half from source into `switch-ebpf/prebuilt/`.
     Ebpf {
         /// Only compare with what is committed.
@@ -109,7 +113,7 @@ fn dispatch(task: Task) -> anyhow::Result<()> {
         Task::Demo { args } => demo::run(&args),
         Task::Test { kernel, filter, args } if kernel.is_empty() => test::run(filter.as_deref(), &args, &[]),
         Task::Test { kernel, filter, args } => kernels::run(&kernel, filter.as_deref(), &args),
-        Task::Ci => ci::run(),
+        Task::Ci { kernels } => ci::run(kernels),
         Task::Ebpf { check, lint } => {
             setup::run(true)?;
             if lint { ebpf::lint() } else { ebpf::build(check) }

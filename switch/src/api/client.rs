@@ -41,7 +41,15 @@ pub enum ClientError {
         /// What it said.
         message: String,
     },
-    /// It went away, or it is no Weft of this version.
+    /// It ended while it was answering.
+    #[error("the daemon at {} is not reachable any more: it ended while it was answering; see its log", path.display())]
+    Gone {
+        /// The socket.
+        path: PathBuf,
+        /// Why.
+        source: hyper::Error,
+    },
+    /// It is no Weft of this version.
     #[error("the daemon's answer cannot be understood: {0}; is it another version? See `weft --version` and its log")]
     Garbled(String),
 }
@@ -102,7 +110,7 @@ impl Client {
         let mut body = self.ask(Method::GET, path, Bytes::new()).await?.into_body();
         let mut pending = Vec::new();
         while let Some(frame) = body.frame().await {
-            let frame = frame.map_err(garbled)?;
+            let frame = frame.map_err(|error| self.broken(error))?;
             pending.extend_from_slice(frame.data_ref().map_or(&[][..], Bytes::as_ref));
             while let Some(end) = pending.iter().position(|byte| *byte == b'\n') {
                 let line: Vec<u8> = pending.drain(..=end).collect();
@@ -114,7 +122,12 @@ impl Client {
 
     async fn collect(&self, method: Method, path: &str, body: Bytes) -> Result<Bytes, ClientError> {
         let answer = self.ask(method, path, body).await?;
-        Ok(answer.into_body().collect().await.map_err(garbled)?.to_bytes())
+        Ok(answer.into_body().collect().await.map_err(|error| self.broken(error))?.to_bytes())
+    }
+
+    /// Why an answer broke off: it is no HTTP, or nobody is there any more.
+    fn broken(&self, source: hyper::Error) -> ClientError {
+        if source.is_parse() { garbled(source) } else { ClientError::Gone { path: self.socket.clone(), source } }
     }
 
     /// Asks, and turns a refusal into an error.
@@ -140,7 +153,7 @@ impl Client {
             .header("content-type", "application/json")
             .body(Full::new(body))
             .map_err(garbled)?;
-        let answer = sender.send_request(request).await.map_err(garbled)?;
+        let answer = sender.send_request(request).await.map_err(|error| self.broken(error))?;
         let status = answer.status();
         if status.is_success() { Ok(answer) } else { Err(refused(status, answer.into_body()).await) }
     }

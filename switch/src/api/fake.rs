@@ -9,7 +9,7 @@ use std::time::Duration;
 use tokio::sync::broadcast;
 
 use super::schema::{Change, Diff, DropInfo, LawReport, LedgerReport, PortInfo, StationInfo, Status, Traffic};
-use super::{Control, ControlError};
+use super::{Control, ControlError, Witnessed};
 use crate::config::{File, PortTable};
 use crate::flow::{Filter, Record};
 use crate::metrics::Sample;
@@ -28,6 +28,7 @@ pub(crate) struct World {
     pub(crate) records: Vec<Arc<Record>>,
     pub(crate) ended: broadcast::Sender<Arc<Record>>,
     pub(crate) lagged: u64,
+    pub(crate) evidence: broadcast::Sender<Arc<Witnessed>>,
 }
 
 /// Records that a follower of the fake may be behind.
@@ -47,6 +48,7 @@ impl Default for World {
             lagged: 0,
             sample: Sample::default(),
             samples: 0,
+            evidence: broadcast::Sender::new(16),
         }
     }
 }
@@ -200,6 +202,10 @@ impl Control for Fake {
         self.world().lagged += records;
     }
 
+    fn evidence(&self) -> broadcast::Receiver<Arc<Witnessed>> {
+        self.world().evidence.subscribe()
+    }
+
     async fn status(&self) -> Status {
         Status {
             name: "weft-test".to_owned(),
@@ -210,6 +216,7 @@ impl Control for Fake {
             uptime_secs: 1,
             ready: self.is_ready(),
             config: None,
+            kernel_drops_problem: None,
             ports: 0,
             stations: 0,
         }

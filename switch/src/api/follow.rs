@@ -9,11 +9,12 @@ use axum::body::{Body, Bytes};
 use axum::http::{StatusCode, header};
 use axum::response::{IntoResponse, Response};
 use futures_util::stream;
+use tokio::sync::broadcast::{Receiver, error::TryRecvError};
 use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 
-use super::Control;
 use super::input::Refusal;
-use super::schema::{DropInfo, Side};
+use super::schema::{DropInfo, Sample, Side};
+use super::{Control, Witnessed};
 
 /// How often counters are looked at.
 const INTERVAL: Duration = Duration::from_secs(1);
@@ -21,8 +22,11 @@ const INTERVAL: Duration = Duration::from_secs(1);
 /// Who may follow: so many, that there are always connections left for commands.
 pub(super) type Followers = Arc<Semaphore>;
 
+/// What lines are told apart by.
+type Key = (String, Side, String);
+
 /// The totals of the look before.
-type Totals = HashMap<(String, Side, String), (u64, u64)>;
+type Totals = HashMap<Key, (u64, u64)>;
 
 /// A seat among those who follow, if there is one.
 pub(super) fn take_seat(followers: &Followers) -> Result<OwnedSemaphorePermit, Refusal> {
@@ -35,7 +39,8 @@ pub(super) fn take_seat(followers: &Followers) -> Result<OwnedSemaphorePermit, R
 /// What is dropped from now on. When the head of this answer is out, `now` has been noted.
 pub(super) async fn follow_drops<C: Control>(control: C, followers: &Followers) -> Result<Response, Refusal> {
     let seat = take_seat(followers)?;
-    let mut watch = Watch { control, totals: Totals::new(), _seat: seat };
+    let evidence = control.evidence();
+    let mut watch = Watch { control, totals: Totals::new(), evidence, _seat: seat };
     watch.look().await;
     let lines = stream::unfold(watch, |mut watch| async move {
         loop {
@@ -52,6 +57,7 @@ pub(super) async fn follow_drops<C: Control>(control: C, followers: &Followers) 
 struct Watch<C> {
     control: C,
     totals: Totals,
+    evidence: Receiver<Arc<Witnessed>>,
     _seat: OwnedSemaphorePermit,
 }
 
@@ -60,19 +66,38 @@ impl<C: Control> Watch<C> {
     async fn look(&mut self) -> String {
         let mut lines = String::new();
         let mut totals = Totals::new();
+        // First, because a frame is counted before it is kept: what is kept is in the numbers that follow.
+        let mut samples = self.samples();
         for now in self.control.drops().await {
             let key = (now.port.clone(), now.side, now.reason.clone());
             let (frames, bytes) = self.totals.get(&key).copied().unwrap_or_default();
             totals.insert(key, (now.frames, now.bytes));
             // Less than before: the port was removed and made again, and counts from 0.
             let (frames, bytes) = if now.frames < frames { (0, 0) } else { (frames, bytes) };
-            if now.frames > frames {
-                let fresh = DropInfo { frames: now.frames - frames, bytes: now.bytes.saturating_sub(bytes), ..now };
+            let evidence = samples.remove(&(now.port.clone(), now.side, now.reason.clone())).unwrap_or_default();
+            if now.frames > frames || !evidence.is_empty() {
+                let bytes = now.bytes.saturating_sub(bytes);
+                let fresh = DropInfo { frames: now.frames - frames, bytes, evidence, ..now };
                 lines.push_str(&serde_json::to_string(&fresh).expect("strings and numbers are JSON"));
                 lines.push('\n');
             }
         }
         self.totals = totals;
         lines
+    }
+
+    /// The evidence since the look before. What a slow reader has missed is missing; the numbers are not.
+    fn samples(&mut self) -> HashMap<Key, Vec<Sample>> {
+        let mut samples: HashMap<Key, Vec<Sample>> = HashMap::new();
+        loop {
+            match self.evidence.try_recv() {
+                Ok(seen) => {
+                    let key = (seen.port.clone(), seen.side, seen.reason.clone());
+                    samples.entry(key).or_default().push(seen.sample.clone());
+                }
+                Err(TryRecvError::Lagged(_)) => {}
+                Err(TryRecvError::Empty | TryRecvError::Closed) => return samples,
+            }
+        }
     }
 }

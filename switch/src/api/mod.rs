@@ -29,9 +29,9 @@ use tokio::sync::broadcast;
 
 use crate::config;
 use crate::flow::{Filter, Record};
-use crate::metrics::Sample;
+use crate::metrics;
 use crate::port::spec::{Mac, PortName, PortSpec};
-use schema::{Diff, DropInfo, LedgerReport, PortInfo, StationInfo, Status};
+use schema::{Diff, DropInfo, LedgerReport, PortInfo, Sample, Side, StationInfo, Status};
 
 pub use limits::Limits;
 pub use routes::openapi;
@@ -51,6 +51,19 @@ pub enum ControlError {
     /// It was tried and went wrong (500, exit code 1).
     #[error("{0}")]
     Failed(String),
+}
+
+/// Evidence, by the names that a [`DropInfo`] has.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Witnessed {
+    /// The port's name; empty for no port.
+    pub port: String,
+    /// Which side refused.
+    pub side: Side,
+    /// The reason's label.
+    pub reason: String,
+    /// The frame.
+    pub sample: Sample,
 }
 
 /// What the API asks of the switch. Cheap to clone.
@@ -90,7 +103,7 @@ pub trait Control: Clone + Send + Sync + 'static {
     /// What did not arrive, by port, side and reason; only what is not zero.
     fn drops(&self) -> impl Future<Output = Vec<DropInfo>> + Send;
     /// Everything that metrics tell.
-    fn sample(&self) -> impl Future<Output = Result<Sample, ControlError>> + Send;
+    fn sample(&self) -> impl Future<Output = Result<metrics::Sample, ControlError>> + Send;
     /// Conversations that go on and that ended not long ago: of those that are asked for the `last`, by the time of their last
     /// frame.
     fn flows(&self, filter: Filter, last: usize) -> impl Future<Output = Vec<Arc<Record>>> + Send;
@@ -98,6 +111,8 @@ pub trait Control: Clone + Send + Sync + 'static {
     fn follow_flows(&self) -> broadcast::Receiver<Arc<Record>>;
     /// A follower was too slow for so many records.
     fn follower_lagged(&self, records: u64);
+    /// Evidence of what is dropped from now on.
+    fn evidence(&self) -> broadcast::Receiver<Arc<Witnessed>>;
     /// The daemon itself.
     fn status(&self) -> impl Future<Output = Status> + Send;
     /// Whether it forwards.

@@ -98,6 +98,8 @@ pub enum Side {
     Ingress,
     /// As a copy for this port.
     Egress,
+    /// The kernel, on the way to or from this port.
+    Kernel,
 }
 
 /// Frames that did not arrive: of one port, for one reason. Totals since the counters began; in `follow`, what was
@@ -116,6 +118,20 @@ pub struct DropInfo {
     pub frames: u64,
     /// Bytes.
     pub bytes: u64,
+    /// In `follow`: the beginnings of some of these frames, at most one a second from each half of the switch.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub evidence: Vec<Sample>,
+}
+
+/// The beginning of a frame that did not arrive.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
+pub struct Sample {
+    /// When, by RFC 3339 in UTC.
+    pub time: String,
+    /// Length of the frame in bytes, tags included.
+    pub length: u32,
+    /// Its first bytes, 128 at most, tags included; two hexadecimal digits each.
+    pub bytes: String,
 }
 
 /// One law of the ledger and whether it holds.
@@ -199,6 +215,9 @@ pub struct Status {
     /// Its configuration file.
     #[serde(default)]
     pub config: Option<String>,
+    /// Why frames that the kernel itself drops are not counted; absent when they are.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub kernel_drops_problem: Option<String>,
     /// Ports it has.
     pub ports: u64,
     /// Stations it knows.

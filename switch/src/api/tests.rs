@@ -2,6 +2,7 @@
 
 #![expect(clippy::unwrap_used, clippy::indexing_slicing, reason = "tests")]
 
+mod flows;
 mod hostile;
 
 use std::fs;
@@ -9,6 +10,7 @@ use std::io::{Read, Write};
 use std::os::unix::fs::PermissionsExt;
 use std::os::unix::net::UnixStream;
 use std::path::PathBuf;
+use std::sync::Arc;
 use std::time::Duration;
 
 use tokio::net::{TcpListener, TcpStream};
@@ -17,9 +19,9 @@ use tokio::task::{JoinHandle, spawn_blocking};
 
 use super::client::{Client, ClientError};
 use super::fake::Fake;
-use super::schema::{Diff, DropInfo, Flushed, LedgerReport, NewStation, PortInfo, Side, StationInfo, Status};
+use super::schema::{Diff, DropInfo, Flushed, LedgerReport, NewStation, PortInfo, Sample, Side, StationInfo, Status};
 use super::server::{BindError, Socket};
-use super::{Limits, web};
+use super::{Limits, Witnessed, web};
 use crate::config::Config;
 use crate::port::spec::{Origin, PortSpec};
 
@@ -167,6 +169,7 @@ fn dropped(frames: u64) -> DropInfo {
         description: "too much".to_owned(),
         frames,
         bytes: frames * 60,
+        evidence: Vec::new(),
     }
 }
 
@@ -205,6 +208,52 @@ async fn a_follower_is_told_what_is_dropped_from_now_on() {
     .unwrap();
     let json = line.split("\r\n").nth(1).unwrap();
     assert_eq!(serde_json::from_str::<DropInfo>(json).unwrap(), dropped(3), "the ten before are not told");
+}
+
+#[tokio::test]
+async fn a_follower_is_shown_frames_of_what_is_dropped() {
+    let daemon = Daemon::start(Limits::default());
+    let fake = daemon.fake.clone();
+    let sample = Sample { time: "2026-11-22T07:00:00Z".to_owned(), length: 60, bytes: "ffff".to_owned() };
+    let seen = sample.clone();
+    let more = tokio::spawn(async move {
+        for frames in 1.. {
+            tokio::time::sleep(Duration::from_millis(100)).await;
+            fake.world().drops = vec![dropped(frames)];
+            let DropInfo { port, side, reason, .. } = dropped(frames);
+            let witnessed = Witnessed { port, side, reason, sample: seen.clone() };
+            fake.world().evidence.send(Arc::new(witnessed)).ok();
+        }
+    });
+    let client = daemon.client();
+    let follow = client.follow("/v1/drops?follow=true", |line| Err(anyhow::anyhow!(line.to_owned())));
+    let line = tokio::time::timeout(DEADLINE, follow).await.unwrap().unwrap_err().to_string();
+    let fresh: DropInfo = serde_json::from_str(&line).unwrap();
+    assert!(fresh.frames > 0 && fresh.evidence.first() == Some(&sample), "{fresh:?}");
+    more.abort();
+}
+
+#[tokio::test]
+async fn a_daemon_that_ends_while_it_answers_is_gone_and_not_garbled() {
+    let dir = tempfile::tempdir().unwrap();
+    let path = dir.path().join("sock");
+    let listener = std::os::unix::net::UnixListener::bind(&path).unwrap();
+    let dies = std::thread::spawn(move || {
+        let (mut stream, _) = listener.accept().unwrap();
+        stream.read_exact(&mut [0; 4]).unwrap();
+        stream.write_all(b"HTTP/1.1 200 OK\r\ntransfer-encoding: chunked\r\n\r\n3\r\n{}\n\r\n").unwrap();
+    });
+    let mut lines = 0;
+    let outcome = Client::new(&path)
+        .follow::<ClientError>("/v1/drops?follow=true", |_| {
+            lines += 1;
+            Ok(())
+        })
+        .await;
+    dies.join().unwrap();
+    assert!(matches!(outcome, Err(ClientError::Gone { .. })), "{outcome:?}");
+    assert_eq!(lines, 1);
+    assert!(outcome.unwrap_err().to_string().contains("not reachable"));
 }
 
 #[tokio::test]

@@ -49,7 +49,16 @@ pub(super) fn run(global: &Global) -> anyhow::Result<()> {
     let release = rustix::system::uname().release().to_string_lossy().into_owned();
     let status = fs::read_to_string("/proc/self/status").unwrap_or_default();
     let mut checks = vec![kernel(&release), tcx(&release), capabilities(&status), netns_ports(&status)];
-    checks.extend([bpf(), bpffs(), btf(), tun(), kvm(), daemon(global), foreign_programs(global)]);
+    checks.extend([
+        bpf(),
+        bpffs(),
+        btf(),
+        tun(),
+        kvm(),
+        daemon(global),
+        kernel_drops(global),
+        foreign_programs(global),
+    ]);
     print(&render(global.output, &checks, COLUMNS)?)?;
     let missing = checks.iter().filter(|check| check.grade == Grade::Missing).count();
     ensure!(missing == 0, "the switch cannot run here, missing: {missing}; mend what is marked above and ask again");
@@ -172,6 +181,24 @@ fn daemon(global: &Global) -> Check {
         };
     }
     Check::new("daemon", asked.is_ok(), found, Grade::Optional, "start it with `weft run`")
+}
+
+/// Whether the daemon that runs counts what the kernel drops.
+fn kernel_drops(global: &Global) -> Check {
+    let mut found = "counted, by port and reason".to_owned();
+    let mut is_good = true;
+    let asked = wait_for(async {
+        let status: Status = global.client().get("/v1/status").await?;
+        if let Some(problem) = status.kernel_drops_problem {
+            (found, is_good) = (format!("not counted: {problem}"), false);
+        }
+        Ok(())
+    });
+    if asked.is_err() {
+        (found, is_good) = ("no daemon to ask".to_owned(), false);
+    }
+    let mend = "a kernel with BTF counts what it drops itself, a full tap ring for one";
+    Check::new("kernel drops", is_good, found, Grade::Optional, mend)
 }
 
 /// Programs of others on our ports' netdevs: they may see, change or drop a frame before or after ours.

@@ -4,12 +4,13 @@ use clap::Args;
 
 use super::Global;
 use super::output::{Column, Format, print, render};
-use crate::api::schema::{DropInfo, Side};
+use crate::api::schema::{DropInfo, Sample, Side};
+use crate::describe::describe;
 
 /// List frames that did not arrive, by port and reason
 #[derive(Args, Debug)]
 pub(super) struct Options {
-    /// Go on: a line for what is dropped from now on, looked at once a second
+    /// Go on: what is dropped from now on, and frames of it, looked at once a second
     #[arg(short, long)]
     follow: bool,
 }
@@ -30,12 +31,30 @@ fn one_line(format: Format, line: &str) -> anyhow::Result<()> {
         Format::Json | Format::Jsonl => format!("{line}\n"),
         Format::Table | Format::Wide => {
             let fresh: DropInfo = serde_json::from_str(line)?;
-            let (port, side) = (port(&fresh), side(&fresh));
-            format!("{port} {side} {} +{} frames +{} bytes\n", fresh.reason, fresh.frames, fresh.bytes)
+            lines(&fresh)
         }
     };
     print(&text)?;
     Ok(())
+}
+
+/// A line for the numbers; with it the first frame, and a line for each other.
+fn lines(fresh: &DropInfo) -> String {
+    let start = format!("{} {} {}", port(fresh), side(fresh), fresh.reason);
+    let numbers = format!("+{} frames +{} bytes", fresh.frames, fresh.bytes);
+    let frame = |sample: &Sample| describe(&bytes(&sample.bytes), sample.length);
+    let Some((first, others)) = fresh.evidence.split_first() else { return format!("- {start} {numbers}\n") };
+    let mut text = format!("{} {start} {numbers}  {}\n", first.time, frame(first));
+    for other in others {
+        text.extend([&other.time, " ", &start, "  ", &frame(other), "\n"]);
+    }
+    text
+}
+
+/// Bytes out of hexadecimal digits; what is none ends them.
+fn bytes(digits: &str) -> Vec<u8> {
+    let pairs = digits.as_bytes().chunks_exact(2);
+    pairs.map_while(|pair| u8::from_str_radix(std::str::from_utf8(pair).ok()?, 16).ok()).collect()
 }
 
 fn port(info: &DropInfo) -> String {
@@ -46,6 +65,7 @@ fn side(info: &DropInfo) -> String {
     match info.side {
         Side::Ingress => "ingress",
         Side::Egress => "egress",
+        Side::Kernel => "kernel",
     }
     .to_owned()
 }

@@ -13,6 +13,8 @@ mod down;
 mod drops;
 mod export;
 mod fdb;
+mod filters;
+mod flows;
 mod generate;
 mod ledger;
 mod log;
@@ -73,6 +75,7 @@ enum Command {
     #[command(subcommand)]
     Port(port::Command),
     Fdb(fdb::Options),
+    Flows(flows::Options),
     Ledger(ledger::Options),
     Drops(drops::Options),
     Doctor(doctor::Options),
@@ -117,6 +120,7 @@ fn dispatch(cli: Cli) -> anyhow::Result<()> {
         Command::Export(_) => wait_for(export::run(&global)),
         Command::Port(command) => wait_for(port::run(&global, command)),
         Command::Fdb(options) => wait_for(fdb::run(&global, options)),
+        Command::Flows(options) => wait_for(flows::run(&global, &options)),
         Command::Ledger(options) => wait_for(ledger::run(&global, &options)),
         Command::Drops(options) => wait_for(drops::run(&global, &options)),
         Command::Doctor(_) => doctor::run(&global),
@@ -163,7 +167,7 @@ fn exit_code(error: &anyhow::Error) -> u8 {
         return 4;
     }
     match error.downcast_ref::<ClientError>() {
-        Some(ClientError::Unreachable { .. }) => 3,
+        Some(ClientError::Unreachable { .. } | ClientError::Gone { .. }) => 3,
         Some(ClientError::Refused { status: 404, .. }) => 4,
         Some(ClientError::Refused { status: 409, .. }) => 5,
         Some(ClientError::Forbidden { .. } | ClientError::Refused { .. } | ClientError::Garbled(_)) | None => 1,

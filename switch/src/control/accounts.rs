@@ -3,7 +3,7 @@
 use std::collections::BTreeMap;
 use std::time::Duration;
 
-use switch_common::{BrainPort, DropCell, DropReason, PortCounters, PortDrops};
+use switch_common::{BrainPort, DropCell, DropReason, PortCounters, PortDrops, Way};
 use tokio::sync::Mutex;
 use tokio::time::Instant;
 
@@ -11,6 +11,7 @@ use super::attachment::shown_netdev;
 use super::{Control, Port, lost};
 use crate::api::schema::{DropInfo, LawReport, LedgerReport, PortInfo, Side};
 use crate::ledger::{self, LawResult, NetdevNumbers, PortNumbers, Snapshot};
+use crate::reflex::KernelDrop;
 
 /// How often a switch that is to be quiet is looked at.
 const LOOK_EVERY: Duration = Duration::from_millis(20);
@@ -35,13 +36,26 @@ impl Control {
         }
     }
 
+    /// Ports as the API shows them.
+    pub(super) fn infos(&self, ports: impl Iterator<Item = impl std::borrow::Borrow<Port>>) -> Vec<PortInfo> {
+        let kernel = self.reflex.kernel_drops().unwrap_or_default();
+        ports.map(|port| self.info_with(port.borrow(), &kernel)).collect()
+    }
+
     /// A port as the API shows it.
     pub(super) fn info(&self, port: &Port) -> PortInfo {
+        self.info_with(port, &self.reflex.kernel_drops().unwrap_or_default())
+    }
+
+    fn info_with(&self, port: &Port, kernel: &[KernelDrop]) -> PortInfo {
         let numbers = self.numbers(port);
         let attached = port.attachment.as_ref().map(|attachment| &attachment.attached);
         let mut drops = BTreeMap::new();
         for (_, reason, cell) in dropped(&numbers) {
             *drops.entry(reason.label().to_owned()).or_insert(0) += cell.frames;
+        }
+        for drop in kernel.iter().filter(|drop| drop.port == port.id.get()) {
+            *drops.entry(drop.label.to_string()).or_insert(0) += drop.dropped.frames;
         }
         PortInfo {
             name: port.spec.name.clone(),
@@ -65,8 +79,19 @@ impl Control {
     /// Every drop that is not zero; those of no port last.
     pub(super) fn drop_infos(&self) -> Vec<DropInfo> {
         let mut all = Vec::new();
+        let kernel = self.reflex.kernel_drops().unwrap_or_default();
         for (name, port) in &self.ports {
             list_drops(name.as_str(), &self.numbers(port), &mut all);
+            let of_port = kernel.iter().filter(|drop| drop.port == port.id.get());
+            all.extend(of_port.map(|drop| DropInfo {
+                port: name.to_string(),
+                side: side(drop.way),
+                reason: drop.label.to_string(),
+                description: drop.description.clone(),
+                frames: drop.dropped.frames,
+                bytes: drop.dropped.bytes,
+                evidence: Vec::new(),
+            }));
         }
         let nobody = Numbers {
             counters: PortCounters::default(),
@@ -95,7 +120,8 @@ impl Control {
             });
         }
         let strangers = self.reflex.strangers().unwrap_or_default();
-        Snapshot { ports, switch: self.brain.port(0).snapshot(), strangers }
+        let evidence = self.reflex.evidence_sums().unwrap_or_default().plus(self.witness.sums());
+        Snapshot { ports, switch: self.brain.port(0).snapshot(), strangers, evidence }
     }
 
     async fn netdev_numbers(&self, port: &Port) -> Option<NetdevNumbers> {
@@ -188,5 +214,15 @@ fn list_drops(port: &str, numbers: &Numbers, into: &mut Vec<DropInfo>) {
         description: reason.describe().trim().to_owned(),
         frames: cell.frames,
         bytes: cell.bytes,
+        evidence: Vec::new(),
     }));
+}
+
+/// The side as the API calls it; the kernel's own where neither is known.
+pub(super) fn side(way: Option<Way>) -> Side {
+    match way {
+        Some(Way::Ingress) => Side::Ingress,
+        Some(Way::Egress) => Side::Egress,
+        None => Side::Kernel,
+    }
 }

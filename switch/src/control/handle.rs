@@ -8,17 +8,21 @@ use tokio::sync::{Mutex, broadcast};
 use tokio::task::JoinHandle;
 
 use super::{Control, ControlError, Port, accounts, lost};
-use crate::api;
 use crate::api::schema::{Diff, DropInfo, LedgerReport, PortInfo, StationInfo, Status};
+use crate::api::{self, Witnessed};
 use crate::config;
 use crate::dataplane::commands::{Census, Command};
 use crate::dataplane::thread::now;
+use crate::evidence::Evidence;
 use crate::flow::{Filter, Record};
 use crate::metrics::Sample;
 use crate::metrics::process::Process;
 use crate::observer::Observer;
 use crate::port::monitor::LinkEvent;
 use crate::port::spec::{Mac, PortName, PortSpec};
+
+/// Evidence that waits for a slow follower at most.
+const EVIDENCE_KEPT: usize = 4096;
 
 /// A cheap clone of the way to control.
 #[derive(Clone)]
@@ -27,6 +31,7 @@ pub struct Handle {
     observer: Observer,
     ready: Arc<AtomicBool>,
     started: Instant,
+    evidence: broadcast::Sender<Arc<Witnessed>>,
 }
 
 impl Handle {
@@ -37,12 +42,25 @@ impl Handle {
             control: Arc::new(Mutex::new(control)),
             ready: Arc::new(AtomicBool::new(false)),
             started: Instant::now(),
+            evidence: broadcast::Sender::new(EVIDENCE_KEPT),
         }
     }
 
     /// Says whether the switch forwards.
     pub fn set_ready(&self, ready: bool) {
         self.ready.store(ready, Ordering::Release);
+    }
+
+    /// Tells whoever follows drops what was seen of them.
+    pub async fn tell(&self, seen: Vec<Evidence>) {
+        if seen.is_empty() || self.evidence.receiver_count() == 0 {
+            return;
+        }
+        let seen = self.control.lock().await.name_evidence(seen);
+        for one in seen {
+            // Without a receiver nobody wants it.
+            self.evidence.send(Arc::new(one)).ok();
+        }
     }
 
     /// Follows one event of the kernel.
@@ -69,7 +87,7 @@ impl Handle {
 impl api::Control for Handle {
     async fn ports(&self) -> Vec<PortInfo> {
         let control = self.control.lock().await;
-        control.ports.values().map(|port| control.info(port)).collect()
+        control.infos(control.ports.values())
     }
 
     async fn port(&self, name: &PortName) -> Result<PortInfo, ControlError> {
@@ -174,6 +192,10 @@ impl api::Control for Handle {
         self.observer.lagged(records);
     }
 
+    fn evidence(&self) -> broadcast::Receiver<Arc<Witnessed>> {
+        self.evidence.subscribe()
+    }
+
     async fn status(&self) -> Status {
         let control = self.control.lock().await;
         let Census { stations, .. } = control.commands.ask(Command::Census).await.unwrap_or_default();
@@ -185,6 +207,7 @@ impl api::Control for Handle {
             hook: control.reflex.hook().to_string(),
             uptime_secs: self.started.elapsed().as_secs(),
             ready: self.is_ready(),
+            kernel_drops_problem: control.reflex.kernel_drops_problem().map(str::to_owned),
             config: control.runtime.config_path.as_ref().map(|path| path.display().to_string()),
             ports: control.ports.len() as u64,
             stations: stations as u64,

@@ -17,7 +17,10 @@ impl Control {
     pub async fn follow(&mut self, event: LinkEvent) {
         match event {
             LinkEvent::Changed(facts) if facts.ifindex == self.punt_ifindex => {
-                if !facts.up {
+                // What is told may be over: that it was made down comes after it was set up.
+                let is_down =
+                    !facts.up && matches!(self.host.look_index(facts.ifindex).await, Ok(Some(now)) if !now.up);
+                if is_down {
                     tracing::warn!(
                         "somebody set the punt tap down, and no new pair of stations could talk; it goes up again"
                     );

@@ -1,16 +1,20 @@
 //! What metrics tell: collected while control is locked, so in few system calls, whatever the number of ports.
 
-use switch_common::{PORT_ID_MAX, VERDICTS_MAX};
+use std::borrow::Cow;
+use std::collections::BTreeMap;
 
-use super::accounts::{Numbers, dropped};
+use switch_common::{DropCell, PORT_ID_MAX, VERDICTS_MAX};
+
+use super::accounts::{Numbers, dropped, side};
 use super::attachment::shown_netdev;
 use super::{Control, Port};
+use crate::api::schema::Side;
 use crate::dataplane::commands::Census;
 use crate::metrics::sample::{DropSample, MapSample, PortSample, ProgramSample, Sample, Stage};
 use crate::observer::Losses;
 use crate::port::PortState;
 use crate::port::spec::{Origin, Role};
-use crate::reflex::{Counted, ReflexError};
+use crate::reflex::{Counted, KernelDrop, ReflexError};
 
 impl Control {
     /// All but what the loop knows, and the process.
@@ -18,6 +22,7 @@ impl Control {
         let highest = self.ports.values().map(|port| port.id.get()).max().unwrap_or(0);
         let counted = self.reflex.counted(highest)?;
         let of = |id: usize| counted.get(id).copied().unwrap_or_default();
+        let kernel = self.reflex.kernel_drops()?;
         let numbers = |id: usize, Counted { counters, drops, buckets }| Numbers {
             counters,
             drops,
@@ -26,12 +31,13 @@ impl Control {
         };
         let ports = self.ports.iter().map(|(name, port)| {
             let id = port.id.index();
-            port_sample(name.to_string(), port, &numbers(id, of(id)))
+            port_sample(name.to_string(), port, &numbers(id, of(id)), &kernel)
         });
         // The brain's slot 0 holds the sums over all ports, which are no strangers' drops.
         let mut strangers = numbers(0, of(0));
         let seen = self.observer.seen();
-        let Losses { records_log, records_follow, evidence, sweeps } = seen.losses;
+        let Losses { records_log, records_follow, sweeps } = seen.losses;
+        let evidence = self.reflex.evidence_sums()?.plus(self.witness.sums()).lost;
         let lost = vec![
             (Stage::Punt, strangers.brain.unobserved),
             (Stage::FlowLog, records_log),
@@ -52,7 +58,7 @@ impl Control {
             datapath: self.runtime.datapath.to_string(),
             hook: self.reflex.hook().to_string(),
             ports: ports.collect(),
-            strangers: drop_samples(&strangers),
+            strangers: drop_samples(&strangers, &[], 0),
             seen,
             lost,
             maps,
@@ -73,7 +79,7 @@ impl Sample {
     }
 }
 
-fn port_sample(name: String, port: &Port, numbers: &Numbers) -> PortSample {
+fn port_sample(name: String, port: &Port, numbers: &Numbers, kernel: &[KernelDrop]) -> PortSample {
     PortSample {
         id: port.id.get(),
         name,
@@ -94,10 +100,19 @@ fn port_sample(name: String, port: &Port, numbers: &Numbers) -> PortSample {
         unparsable_frames: numbers.counters.unparsable.frames,
         flood_frames: numbers.brain.flooded,
         punted_frames: numbers.punted,
-        drops: drop_samples(numbers),
+        drops: drop_samples(numbers, kernel, port.id.get()),
     }
 }
 
-fn drop_samples(numbers: &Numbers) -> Vec<DropSample> {
-    dropped(numbers).map(|(side, reason, cell)| DropSample { side, reason, cell }).collect()
+/// Our own drops and the kernel's of a port; each side and reason once, whatever the kernel calls alike.
+fn drop_samples(numbers: &Numbers, kernel: &[KernelDrop], port: u16) -> Vec<DropSample> {
+    let mut sums: BTreeMap<(Side, Cow<'static, str>), DropCell> = BTreeMap::new();
+    let ours = dropped(numbers).map(|(side, reason, cell)| (side, Cow::Borrowed(reason.label()), cell));
+    let kernel = kernel.iter().filter(|drop| drop.port == port);
+    for (side, reason, cell) in ours.chain(kernel.map(|drop| (side(drop.way), drop.label.clone(), drop.dropped))) {
+        let sum = sums.entry((side, reason)).or_default();
+        sum.frames += cell.frames;
+        sum.bytes += cell.bytes;
+    }
+    sums.into_iter().map(|((side, reason), cell)| DropSample { side, reason, cell }).collect()
 }

@@ -35,7 +35,7 @@ pub use filter::{Filter, FilterError};
 pub use histogram::Histogram;
 pub use key::{FlowKey, Network, NotAKey, Ports, RawKey, Tag, Tags, Transport};
 pub use moment::{Limits, Moment};
-pub use record::{Direction, Named, Names, Record};
+pub use record::{Direction, Named, Names, Record, TcpRecord};
 pub use tcp::{Handshake, Health, TcpFlags};
 pub use totals::{PAIRS_MAX, PairTraffic, PortHealth, Totals, Transports};
 pub use tracker::{Entry, Sweep, Tracker};

@@ -131,8 +131,8 @@ fn of_netdev(port: &PortNumbers) -> Vec<Sides> {
     vec![ingress, egress]
 }
 
-fn of_switch(snapshot: &Snapshot) -> [Sides; 4] {
-    let Snapshot { ports, switch, strangers } = snapshot;
+fn of_switch(snapshot: &Snapshot) -> [Sides; 5] {
+    let Snapshot { ports, switch, strangers, evidence } = snapshot;
     let sum = |field: fn(&BrainPort) -> u64| ports.iter().map(|port| field(&port.brain)).sum::<u64>();
     // Ports that are no more are in the switch's sums, and not in the sum over the ports.
     let covers = |what: &str, left, right| Sides {
@@ -146,6 +146,17 @@ fn of_switch(snapshot: &Snapshot) -> [Sides; 4] {
         equal("L3", "the switch", "eligible ports = copies of floods", switch.flood_eligible, switch.flood_copies),
         covers("its ports' eligible ports are in its sum", sum(|port| port.flood_eligible), switch.flood_eligible),
         covers("its ports' copies of floods are in its sum", sum(|port| port.flood_copies), switch.flood_copies),
+        Sides {
+            bounds: Bounds { at_once: false, ..Bounds::equal(evidence.produced) },
+            note: |left, right| (left > right).then(|| format!("{} not fetched yet", left - right)),
+            ..equal(
+                "L7",
+                "the switch",
+                "evidence = delivered + lost",
+                evidence.produced,
+                evidence.delivered + evidence.lost,
+            )
+        },
         equal("other", "the switch", "no drop is without a reason of its own", 0, other),
     ]
 }

@@ -29,7 +29,7 @@ fn quiet() -> Snapshot {
     bob.netdev = Some(NetdevNumbers { tx_frames: 6, tx_dropped: 1, ..NetdevNumbers::default() });
 
     let switch = BrainPort { flood_eligible: 2, flood_copies: 2, ..BrainPort::default() };
-    Snapshot { ports: vec![ann, bob], switch, strangers: PortDrops::default() }
+    Snapshot { ports: vec![ann, bob], switch, strangers: PortDrops::default(), evidence: EvidenceSums::default() }
 }
 
 fn port(name: &str, id: u16) -> PortNumbers {
@@ -105,6 +105,19 @@ fn a_copy_that_vanishes_breaks_l2() {
     assert_eq!(broken_by(|s| s.ports[1].brain.copies += 1), law);
     assert_eq!(broken_by(|s| s.ports[1].brain.egress_drops[2].frames = 0), law);
     assert_eq!(broken_by(|s| s.ports[1].drops.egress[2].frames = 1), law);
+}
+
+#[test]
+fn evidence_that_vanishes_breaks_l7() {
+    let sums = |produced| EvidenceSums { produced, delivered: 4, lost: 2 };
+    assert_eq!(broken_by(|s| s.evidence = sums(6)), [""; 0]);
+    assert_eq!(broken_by(|s| s.evidence = sums(7)), ["L7 the switch: evidence = delivered + lost"]);
+    let waits = Snapshot { evidence: sums(7), ..quiet() };
+    assert_eq!(note(&waits, "evidence").unwrap(), "1 not fetched yet");
+    // Under traffic what waits is no fault, and what nobody produced is.
+    assert_eq!(broken(&check_moving(&waits, &waits, &waits)), [""; 0]);
+    let invented = Snapshot { evidence: sums(5), ..quiet() };
+    assert_eq!(broken(&check_moving(&invented, &invented, &invented)).len(), 1);
 }
 
 #[test]

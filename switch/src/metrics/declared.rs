@@ -93,7 +93,7 @@ metrics! {
     /// When the guest behind the port last sent a useful frame: to one station, and neither ARP nor neighbour discovery. Absent until it does.
     PORT_LAST_USEFUL = Gauge "weft_port_last_useful_frame_timestamp_seconds" ["port"];
 
-    /// Frames that did not arrive, at the port they came in by (side ingress) or could not leave by (side egress). Only reasons that occurred; port is empty for frames of no port.
+    /// Frames that did not arrive, at the port they came in by (side ingress) or could not leave by (side egress), or dropped by the kernel on the way (side kernel, where it does not say which). Only reasons that occurred; port is empty for frames of no port.
     DROP_FRAMES = Counter "weft_drop_frames_total" ["port", "side", "reason"];
     /// Bytes that did not arrive; see weft_drop_frames_total.
     DROP_BYTES = Counter "weft_drop_bytes_total" ["port", "side", "reason"];

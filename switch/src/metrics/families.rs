@@ -79,8 +79,9 @@ impl Scrape {
                     let side = match drop.side {
                         Side::Ingress => "ingress",
                         Side::Egress => "egress",
+                        Side::Kernel => "kernel",
                     };
-                    ([port, side, drop.reason.label()], count(value(drop)))
+                    ([port, side, drop.reason.as_ref()], count(value(drop)))
                 }),
             )
         };

@@ -1,9 +1,10 @@
 //! What a scrape tells, as plain data: collected by control in few system calls, before anything is encoded.
 
+use std::borrow::Cow;
 use std::sync::Arc;
 use std::time::Duration;
 
-use switch_common::{DropCell, DropReason, Tally};
+use switch_common::{DropCell, Tally};
 
 use super::process::Process;
 use crate::api::schema::Side;
@@ -74,12 +75,12 @@ pub struct PortSample {
 }
 
 /// Frames that did not arrive, for one reason.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq, Eq)]
 pub struct DropSample {
     /// Which side refused.
     pub side: Side,
-    /// Why.
-    pub reason: DropReason,
+    /// Why: a word of our list of reasons, or of the kernel's.
+    pub reason: Cow<'static, str>,
     /// How much.
     pub cell: DropCell,
 }

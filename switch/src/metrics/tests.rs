@@ -31,7 +31,7 @@ fn tally(frames: u64) -> Tally {
 }
 
 fn drop(side: Side, reason: DropReason, frames: u64) -> DropSample {
-    DropSample { side, reason, cell: DropCell { frames, bytes: frames * 60 } }
+    DropSample { side, reason: reason.label().into(), cell: DropCell { frames, bytes: frames * 60 } }
 }
 
 fn port(id: u16) -> PortSample {

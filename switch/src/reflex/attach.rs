@@ -269,18 +269,33 @@ fn name_of(path: &Path) -> String {
     path.file_name().unwrap_or_default().to_string_lossy().into_owned()
 }
 
-/// Programs on a netdev's ingress that are not ours.
-pub(super) fn foreign(netdev: Netdev<'_>, ours: &[&str]) -> Result<Vec<ForeignProgram>, ReflexError> {
-    let mut found = Vec::new();
+/// Whose programs are on a netdev's ingress.
+pub(super) struct Survey {
+    /// An instance of Weft's, this one's or another's.
+    pub(super) ours: bool,
+    /// Those of others.
+    pub(super) foreign: Vec<ForeignProgram>,
+}
+
+/// Looks at a netdev's ingress both ways; `ours` are the names of our programs in TCX (a filter is known by its handle).
+pub(super) fn survey(netdev: Netdev<'_>, ours: &[&str]) -> Result<Survey, ReflexError> {
+    let mut survey = Survey { ours: false, foreign: Vec::new() };
+    let mut book = |hook: String, name: Option<&str>, is_ours: bool| {
+        survey.ours |= is_ours;
+        if !is_ours {
+            survey.foreign.push(ForeignProgram { hook, name: name.unwrap_or("?").to_owned() });
+        }
+    };
     if has_tcx() {
         let (_, programs) = SchedClassifier::query_tcx(netdev.ifname, TcAttachType::Ingress)
             .map_err(ReflexError::attach(netdev.ifname))?;
-        let names = programs.iter().map(|program| program.name_as_str().unwrap_or("?").to_owned());
-        found.extend(names.map(|name| ForeignProgram { hook: "tcx".to_owned(), name }));
+        for program in programs {
+            let name = program.name_as_str();
+            book("tcx".to_owned(), name, name.is_some_and(|name| ours.contains(&name)));
+        }
     }
-    for filter in netlink::foreign_filters(netdev.ifindex).map_err(ReflexError::attach(netdev.ifname))? {
-        found.push(ForeignProgram { hook: filter.kind, name: filter.program.unwrap_or_else(|| "?".to_owned()) });
+    for filter in netlink::filters(netdev.ifindex).map_err(ReflexError::attach(netdev.ifname))? {
+        book(filter.kind, filter.program.as_deref(), filter.ours);
     }
-    found.retain(|program| !ours.contains(&program.name.as_str()));
-    Ok(found)
+    Ok(survey)
 }

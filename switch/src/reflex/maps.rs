@@ -79,7 +79,7 @@ impl Maps {
 }
 
 /// A map by its name, and a descriptor of it.
-fn with_fd<M: TryFrom<Map, Error = MapError>>(
+pub(super) fn with_fd<M: TryFrom<Map, Error = MapError>>(
     ebpf: &mut Ebpf,
     name: &'static str,
 ) -> Result<(M, OwnedFd), ReflexError> {

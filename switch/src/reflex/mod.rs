@@ -15,11 +15,14 @@
 
 mod attach;
 mod brain;
+mod btf;
 mod clock;
 mod counters;
 mod diagnostics;
 mod error;
+mod evidence;
 mod flows;
+mod kernel_drops;
 mod maps;
 mod netlink;
 mod pins;
@@ -43,11 +46,15 @@ pub use clock::Clock;
 pub use counters::{Counted, ProgramRuns};
 pub use diagnostics::Diagnostics;
 pub use error::ReflexError;
+pub use evidence::EvidenceRing;
 pub use flows::{DeadFlows, FlowMaps, tally, ticks_per_second};
+pub use kernel_drops::{KernelDrop, KernelReasons};
 pub use pins::Adopted;
 pub use verdicts::{VerdictError, VerdictMap};
 
 use attach::{Dirs, Netdev};
+use evidence::EvidenceTally;
+use kernel_drops::{Facts, KernelDrops, LAYOUT_GLOBAL};
 use maps::Maps;
 use pins::Pins;
 
@@ -84,6 +91,9 @@ pub struct Reflex {
     brain: Arc<BrainPage>,
     hook: Hook,
     dirs: Dirs,
+    kernel_drops: KernelDrops,
+    evidence: Option<EvidenceRing>,
+    evidence_counts: EvidenceTally,
 }
 
 impl Reflex {
@@ -106,15 +116,31 @@ impl Reflex {
         loader.override_global("ACCOUNT_FLOWS", &account, true);
         loader.map_max_entries("FLOWS4", how.flows_max.max(1)).map_max_entries("FLOWS6", (how.flows_max / 2).max(1));
         let object = |source| ReflexError::Object { source: Box::new(source) };
+        // The loader's own reading of the kernel's types makes room for the one that is used.
+        loader.btf(None);
+        let facts = Facts::gather();
+        loader.override_global(LAYOUT_GLOBAL, &facts.layout, true).btf(facts.btf.as_ref());
         let mut ebpf = loader.load(OBJECT).map_err(object)?;
         // Before the maps are taken: the instructions name them by descriptors that must still be open.
         for name in [PORT_INGRESS, INJECT, CLOCK] {
             let refused = |source| ReflexError::Program { program: name, source: Box::new(source) };
             program(&mut ebpf, name)?.load().map_err(refused)?;
         }
+        let kernel_drops = KernelDrops::start(&mut ebpf, facts, &pins.trace())?;
+        let (evidence, evidence_counts) = evidence::take(&mut ebpf, kernel_drops.reasons())?;
         let (maps, verdicts, brain) = Maps::take(&mut ebpf)?;
         let dirs = Dirs { links: pins.links(), filters: pins.filters() };
-        let reflex = Self { ebpf, maps, verdicts: Some(verdicts), brain: Arc::new(brain), hook, dirs };
+        let reflex = Self {
+            ebpf,
+            maps,
+            verdicts: Some(verdicts),
+            brain: Arc::new(brain),
+            hook,
+            dirs,
+            kernel_drops,
+            evidence: Some(evidence),
+            evidence_counts,
+        };
         Ok((reflex, adopted))
     }
 
@@ -271,8 +297,7 @@ impl Reflex {
     /// # Errors
     /// As [`Self::foreign_programs`].
     pub fn is_switched(ifname: &str, ifindex: u32) -> Result<bool, ReflexError> {
-        let programs = attach::foreign(Netdev { ifname, ifindex }, &[])?;
-        Ok(programs.iter().any(|program| [PORT_INGRESS, INJECT].contains(&program.name.as_str())))
+        attach::survey(Netdev { ifname, ifindex }, &[PORT_INGRESS, INJECT]).map(|survey| survey.ours)
     }
 
     /// Programs on a netdev's ingress that are not ours.
@@ -280,7 +305,8 @@ impl Reflex {
     /// # Errors
     /// The netdev is gone, or not permitted.
     pub fn foreign_programs(ifname: &str, ifindex: u32) -> Result<Vec<ForeignProgram>, ReflexError> {
-        attach::foreign(Netdev { ifname, ifindex }, &[PORT_INGRESS, INJECT]).map_err(ReflexError::or_not_permitted)
+        let survey = attach::survey(Netdev { ifname, ifindex }, &[PORT_INGRESS, INJECT]);
+        survey.map(|survey| survey.foreign).map_err(ReflexError::or_not_permitted)
     }
 
     fn attach(&mut self, name: &'static str, netdev: Netdev<'_>, place: &str) -> Result<Attachment, ReflexError> {

@@ -28,13 +28,15 @@ const EGRESS: TcHandle = TcHandle { major: 0xffff, minor: TcHandle::MIN_EGRESS }
 /// Room for one answer: the kernel sends at most 32 KiB at once.
 const ANSWER_BYTES: usize = 64 * 1024;
 
-/// A filter on a netdev's ingress that is not ours.
+/// A filter on a netdev's ingress.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(super) struct Filter {
     /// `bpf`, `flower`, …
     pub(super) kind: String,
     /// The program's name, where there is one.
     pub(super) program: Option<String>,
+    /// Whether an instance of Weft put it there, this one or another.
+    pub(super) ours: bool,
 }
 
 /// Makes the queueing discipline that filters hang on; `false` when there is one.
@@ -91,17 +93,13 @@ pub(super) fn delete_filter(ifindex: u32) -> io::Result<()> {
     }
 }
 
-/// Filters on a netdev's ingress, without ours.
-pub(super) fn foreign_filters(ifindex: u32) -> io::Result<Vec<Filter>> {
+/// The filters on a netdev's ingress.
+pub(super) fn filters(ifindex: u32) -> io::Result<Vec<Filter>> {
     let filters = match dump(ifindex, INGRESS) {
         Err(error) if is_absent(&error) => Vec::new(),
         filters => filters?,
     };
-    Ok(filters
-        .into_iter()
-        .filter(|filter| filter.header.handle != HANDLE)
-        .filter_map(|filter| describe(&filter))
-        .collect())
+    Ok(filters.iter().filter_map(describe).collect())
 }
 
 /// No such filter, no such queueing discipline, no such netdev: what was to be taken away is not there.
@@ -123,7 +121,7 @@ fn describe(filter: &TcMessage) -> Option<Filter> {
         TcOption::Bpf(TcFilterBpfOption::ProgName(name)) => Some(name.clone()),
         _ => None,
     });
-    Some(Filter { kind, program })
+    Some(Filter { kind, program, ours: filter.header.handle == HANDLE })
 }
 
 fn kind(kind: &str) -> Vec<TcAttribute> {

@@ -4,6 +4,7 @@
 //! /sys/fs/bpf/weft/weft0/v1/SETTINGS …       the maps
 //! /sys/fs/bpf/weft/weft0/v1/links/port-3     a pinned TCX link: the file is what keeps the program on its netdev
 //! /sys/fs/bpf/weft/weft0/v1/clsact/…         a folder per clsact filter, its name says which (see `attach.rs`)
+//! /sys/fs/bpf/weft/weft0/v1/kfree_skb        the link that counts what the kernel drops (see `kernel_drops.rs`)
 //! ```
 //!
 //! Maps are adopted all or none, and only when the kernel says of each that it has the layout of this program: a map of
@@ -17,7 +18,8 @@ use std::path::{Path, PathBuf};
 use aya::maps::{MapInfo, MapType};
 use switch_common::flow::{FlowKey4, FlowKey6, FlowValue, FlowValue6};
 use switch_common::{
-    BrainPort, LAYOUT_VERSION, LINK_SLOTS, LINKS_HIGH_MAX, PORT_SLOTS, PairKey, PairVerdict, PortBuckets, PortConfig,
+    BrainPort, EVENTS_BYTES, EvidenceCounts, EvidenceTurns, KERNEL_DROPS_MAX, KernelDropCell, KernelDropKey,
+    LAYOUT_VERSION, LINK_SLOTS, LINKS_HIGH_MAX, PORT_SLOTS, PairKey, PairVerdict, PortBuckets, PortConfig,
     PortCounters, PortDrops, Settings, VERDICTS_MAX,
 };
 
@@ -45,7 +47,7 @@ const fn shape<K, V>(name: &'static str, kind: MapType, entries: usize) -> Shape
     Shape { name, kind, key_bytes: size_of::<K>(), value_bytes: size_of::<V>(), entries }
 }
 
-const SHAPES: [Shape; 12] = [
+const SHAPES: [Shape; 18] = [
     shape::<u32, Settings>("SETTINGS", MapType::Array, 1),
     shape::<u32, u32>("LINKS", MapType::Array, LINK_SLOTS),
     shape::<u32, u32>("LINKS_HIGH", MapType::Hash, LINKS_HIGH_MAX),
@@ -58,6 +60,12 @@ const SHAPES: [Shape; 12] = [
     shape::<u32, PortDrops>("DROPS", MapType::Array, PORT_SLOTS),
     shape::<u32, u64>("PUNTS", MapType::Array, 1),
     shape::<u32, BrainPort>("BRAIN", MapType::Array, PORT_SLOTS),
+    shape::<KernelDropKey, KernelDropCell>("KERNEL_DROPS", MapType::Hash, KERNEL_DROPS_MAX),
+    shape::<u32, KernelDropCell>("KERNEL_DROPS_REST", MapType::Array, PORT_SLOTS),
+    shape::<u32, u32>("KERNEL_DROP", MapType::ProgramArray, 1),
+    shape::<(), ()>("EVENTS", MapType::RingBuf, EVENTS_BYTES),
+    shape::<u32, EvidenceTurns>("EVIDENCE_TURNS", MapType::Array, PORT_SLOTS),
+    shape::<u32, EvidenceCounts>("EVIDENCE_COUNTS", MapType::Array, 1),
 ];
 
 impl Shape {
@@ -125,6 +133,11 @@ impl Pins {
         self.dir.join("links")
     }
 
+    /// The link that holds the program on the tracepoint `kfree_skb`.
+    pub(super) fn trace(&self) -> PathBuf {
+        self.dir.join("kfree_skb")
+    }
+
     /// The folder that remembers clsact filters.
     pub(super) fn filters(&self) -> PathBuf {
         self.dir.join("clsact")
@@ -152,7 +165,8 @@ impl Pins {
             misfit = Some("some maps are missing".to_owned());
         }
         let Some(reason) = misfit else { return Ok(Adopted::All) };
-        for (_, path) in self.maps().filter(|(_, path)| path.exists()) {
+        // The tracepoint's program counts into them, and a link of its kind cannot be given another.
+        for path in self.maps().map(|(_, path)| path).chain([self.trace()]).filter(|path| path.exists()) {
             fs::remove_file(&path).map_err(ReflexError::pin(&path))?;
         }
         Ok(Adopted::Reset { reason })

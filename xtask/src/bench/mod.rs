@@ -33,7 +33,7 @@ pub struct Options {
     /// Few and short samples: to see whether the bench works, not to publish.
     #[arg(long)]
     quick: bool,
-    /// Only rows whose name contains this (`tap`, `container`, `userspace`, `first`, `idle`).
+    /// Only rows whose name contains this (`tap`, `observing`, `container`, `userspace`, `first`, `idle`).
     #[arg(long)]
     only: Option<String>,
     /// Leave docs/BENCHMARKS.md alone.
@@ -72,6 +72,9 @@ pub fn run(options: &Options) -> Result<()> {
     let mut rows = Vec::new();
     if options.wants("tap") {
         tap_rows(options, &weft, &mut rows)?;
+    }
+    if options.wants("observing") {
+        observing_rows(options, &weft, &mut rows)?;
     }
     if options.wants("container") {
         container_rows(options, &weft, &mut rows)?;
@@ -128,6 +131,46 @@ fn tap_rows(options: &Options, weft: &Path, rows: &mut Vec<Row>) -> Result<()> {
         ratio,
     ));
     ours.balanced()
+}
+
+/// What observing costs: flows accounted, read and recorded, beside verdicts alone.
+fn observing_rows(options: &Options, weft: &Path, rows: &mut Vec<Row>) -> Result<()> {
+    let ours = System::start(options.kind(Kind::Weft), weft, "i")?;
+    let theirs = System::start(options.kind(Kind::WeftVerdicts), weft, "j")?;
+    let (mut a, mut b) = tap::acquainted(&ours)?;
+    let (mut c, mut d) = tap::acquainted(&theirs)?;
+    let (small, large) = (tap::small(a.mac(), b.mac()), tap::super_frame(a.mac(), b.mac()));
+    let bursts = if options.quick { 100 } else { 1000 };
+
+    eprint!("observing, 60-byte frames ");
+    let ratio = statistics::compare(
+        options.pairs(),
+        || taps::write_cost(&a, &mut b, &small, 200, bursts),
+        || taps::write_cost(&c, &mut d, &small, 200, bursts),
+    )?;
+    let what = "tap to tap, 60-byte frame, CPU of the sender's write, flows accounted against verdicts alone";
+    rows.push(Row::ratio("bench:observing-60", what, "ns", Bound::AtMost(1.12), ratio));
+
+    eprint!("observing, 64 KiB super-frames ");
+    let ratio = statistics::compare(
+        options.pairs(),
+        || taps::write_cost(&a, &mut b, &large, 16, bursts / 2),
+        || taps::write_cost(&c, &mut d, &large, 16, bursts / 2),
+    )?;
+    let what = "tap to tap, 64 KiB GSO frame, CPU of the sender's write, flows accounted against verdicts alone";
+    rows.push(Row::ratio("bench:observing-gso", what, "ns", Bound::AtMost(1.02), ratio));
+
+    eprint!("observing, round trip ");
+    let count = if options.quick { 1_000 } else { 5_000 };
+    let ratio = statistics::compare(
+        options.pairs(),
+        || taps::round_trip(&mut a, &mut b, count),
+        || taps::round_trip(&mut c, &mut d, count),
+    )?;
+    let what = "tap to tap, round trip p50, flows accounted against verdicts alone";
+    rows.push(Row::ratio("bench:observing-rr", what, "µs", Bound::AtMost(1.05), ratio));
+    ours.balanced()?;
+    theirs.balanced()
 }
 
 fn container_rows(options: &Options, weft: &Path, rows: &mut Vec<Row>) -> Result<()> {

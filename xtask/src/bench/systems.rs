@@ -16,6 +16,8 @@ pub enum Kind {
     Bridge,
     /// Weft with cached verdicts.
     Weft,
+    /// The same without accounting flows: verdicts alone.
+    WeftVerdicts,
     /// Weft with every frame decided in user space.
     WeftUserspace,
 }
@@ -45,6 +47,13 @@ impl System {
                 None
             }
             Kind::Weft => Some(Weft::start(binary, &namespace, slot, "kernel", None)?),
+            Kind::WeftVerdicts => {
+                let file = std::env::temp_dir().join(format!("weftbench-{}{slot}.toml", std::process::id()));
+                std::fs::write(&file, "[flows]\nenabled = false\n")?;
+                let started = Weft::start(binary, &namespace, slot, "kernel", Some(&file));
+                std::fs::remove_file(&file)?;
+                Some(started?)
+            }
             Kind::WeftUserspace => Some(Weft::start(binary, &namespace, slot, "userspace", None)?),
         };
         Ok(Self { weft, namespace })

@@ -151,6 +151,18 @@ pub fn super_frame(source: [u8; 6], destination: [u8; 6]) -> Vec<u8> {
     frame
 }
 
+/// Makes of a super-frame the one that follows it in its stream; leaves other frames alone.
+pub fn advance(frame: &mut [u8]) {
+    const SEQUENCE_AT: usize = VNET_BYTES + 14 + 20 + 4;
+    if frame.len() != VNET_BYTES + SUPER_BYTES {
+        return;
+    }
+    if let Some(sequence) = frame.get_mut(SEQUENCE_AT..).and_then(|rest| rest.first_chunk_mut::<4>()) {
+        let payload = u32::from(GSO_SIZE) * u32::from(SEGMENTS);
+        *sequence = u32::from_be_bytes(*sequence).wrapping_add(payload).to_be_bytes();
+    }
+}
+
 /// Appends an Ethernet and an IPv4 header; `total` is IPv4's length field.
 fn ipv4(frame: &mut Vec<u8>, source: [u8; 6], destination: [u8; 6], protocol: u8, total: u16) {
     frame.extend(destination);

@@ -27,7 +27,13 @@ const MODULES: &[&str] = &[
     "inet_diag",
     "tcp_diag",
     "udp_diag",
+    "kvm-amd",
 ];
+
+/// What a Linux guest on the guest's own KVM needs.
+const GUEST_MODULES: &[&str] = &["virtio_mmio", "virtio_net"];
+/// The folder of that guest's kernel.
+pub const GUEST_KERNEL: &str = "guest-kernel";
 
 /// What the tests call by name; everything else is busybox's.
 const TOOLS: &[&str] = &[
@@ -50,8 +56,9 @@ pub fn inside(name: &str) -> String {
     format!("/{UNDER_TEST}/{name}")
 }
 
-/// Packs everything into `initrd`; `script` runs after set-up, and the guest goes down when it ends.
-pub fn pack(kernel: &Kernel, programs: &[Program], script: &str, initrd: &Path) -> Result<()> {
+/// Packs everything into `initrd`; `script` runs after set-up, and the guest goes down when it ends. With `guests` the
+/// kernel is packed too, for guests of the guest.
+pub fn pack(kernel: &Kernel, programs: &[Program], guests: bool, script: &str, initrd: &Path) -> Result<()> {
     let root = initrd.with_extension("root");
     if root.exists() {
         fs::remove_dir_all(&root)?;
@@ -77,7 +84,13 @@ pub fn pack(kernel: &Kernel, programs: &[Program], script: &str, initrd: &Path) 
     }
     let busybox = shell::find("busybox").context("no busybox; run `cargo xtask setup`")?;
     copy(&busybox, &root.join("bin/busybox"))?;
-    modules(kernel, &root.join("modules"))?;
+    modules(kernel, MODULES, &root.join("modules"))?;
+    if guests {
+        let folder = root.join(UNDER_TEST).join(GUEST_KERNEL);
+        fs::create_dir_all(folder.join("modules"))?;
+        modules(kernel, GUEST_MODULES, &folder.join("modules"))?;
+        copy(&kernel.image, &folder.join("vmlinuz"))?;
+    }
     repository(&root)?;
     fs::write(root.join("init"), init(script))?;
     fs::set_permissions(root.join("init"), fs::Permissions::from_mode(0o755))?;
@@ -124,12 +137,12 @@ fn libraries(program: &Path) -> Result<Vec<PathBuf>> {
     Ok(found)
 }
 
-/// Copies the modules and all they need, and writes down the order of loading.
-fn modules(kernel: &Kernel, to: &Path) -> Result<()> {
+/// Copies the modules of these names and all they need, and writes down the order of loading.
+fn modules(kernel: &Kernel, names: &[&str], to: &Path) -> Result<()> {
     let folder = kernel.root.join("lib/modules").join(&kernel.release);
     let table = fs::read_to_string(folder.join("modules.dep")).context("modules.dep")?;
     let mut order: Vec<&str> = Vec::new();
-    for name in MODULES {
+    for name in names {
         // Built in, or not of this kernel: the tests say when it is needed and missing.
         let Some((path, needs)) =
             table.lines().filter_map(|line| line.split_once(':')).find(|(path, _)| is(path, name))

@@ -12,6 +12,7 @@
 mod initramfs;
 mod machine;
 mod package;
+mod results;
 
 use std::collections::BTreeMap;
 use std::ffi::OsString;
@@ -25,15 +26,23 @@ use serde_json::Value;
 use crate::workspace::{self, Profile};
 use crate::{setup, shell};
 use initramfs::Program;
+use results::Results;
 
+/// The series that Weft is promised to run on besides this machine's.
+pub const PROMISED: [&str; 2] = ["6.1", "6.12"];
 /// The tests that a kernel can change: programs attached, frames forwarded by every verdict, books balanced, daemons killed.
-const DATAPATH: &[&str] = &["scenarios::taps_", "bad_frames::", "frames_in_order::", "lifecycle::", "links::"];
+const DATAPATH: &[&str] =
+    &["scenarios::taps_", "bad_frames::", "frames_in_order::", "lifecycle::", "links::", "linux_guests::"];
 /// What needs QEMU, apt or files that are not in the guest, and what demands a speed.
-const OUTSIDE: &[&str] = &["guests::", "demo::", "replay::", "floods::", "bench::"];
+const OUTSIDE: &[&str] = &["a_linux_guest_and_a_container", "demo::", "replay::", "floods::", "bench::"];
 /// The third way through the same scenarios: on 6.1 it is what `cached` is, on later ones this machine tests it.
 const TWICE: &[&str] = &["clsact::", "taps_clsact"];
 /// What TCX is for, on kernels before 6.6.
 const WITHOUT_TCX: &[&str] = &["tcx"];
+/// The first series with TCX.
+const TCX: (u32, u32) = (6, 6);
+/// The first series in whose machine KVM boots Linux guests too; once is enough, and boots take long.
+const LINUX_GUESTS: (u32, u32) = (6, 12);
 /// The test that says how many instructions the verifier went through.
 const VERIFIER: &str = "the_verifier_takes";
 /// How much longer than usual a test waits.
@@ -47,6 +56,7 @@ pub fn run(series: &[String], filter: Option<&str>, args: &[OsString]) -> Result
     let mut take = |name| tests.remove(name).with_context(|| format!("cargo built no test binary {name}"));
     let programs = [
         Program { name: "weft", path: weft },
+        Program { name: "vmm-harness", path: workspace::monitor(Profile::Debug)? },
         Program { name: "it", path: take("it")? },
         Program { name: "reflex", path: take("weft")? },
     ];
@@ -66,21 +76,18 @@ pub fn run(series: &[String], filter: Option<&str>, args: &[OsString]) -> Result
 fn one(series: &str, programs: &[Program], filter: Option<&str>, args: &[OsString]) -> Result<()> {
     let kernel = package::fetch(series)?;
     let initrd = workspace::target().join("kernels").join(series).join("initrd");
-    initramfs::pack(&kernel, programs, &script(series, filter, args)?, &initrd)?;
+    let guests = at_least(series, LINUX_GUESTS);
+    initramfs::pack(&kernel, programs, guests, &script(series, filter, args)?, &initrd)?;
     eprintln!("kernels: booting {}", kernel.release);
-    let mut ended = BTreeMap::new();
-    machine::boot(&kernel, &initrd, |line| match line.strip_prefix(machine::ENDED) {
-        Some(end) => {
-            if let Some((name, code)) = end.split_once(' ') {
-                ended.insert(name.to_owned(), code.to_owned());
-            }
+    let mut results = Results::default();
+    let booted = machine::boot(&kernel, &initrd, |line| {
+        if results.take(line) {
+            println(line);
         }
-        None => println(line),
-    })?;
-    ensure!(ended.contains_key("it"), "the guest went down before the tests were over");
-    let failed: Vec<&str> = ended.iter().filter(|(_, code)| *code != "0").map(|(name, _)| name.as_str()).collect();
-    ensure!(failed.is_empty(), "failed: {}", failed.join(", "));
-    Ok(())
+    });
+    println(&format!("kernels: {}\n{results}", kernel.release));
+    booted?;
+    results.judge("it", filter.is_none())
 }
 
 #[expect(clippy::print_stdout, reason = "the results are what was asked for")]
@@ -91,7 +98,7 @@ fn println(line: &str) {
 /// What the guest runs once it is up: shell, with every word quoted.
 fn script(series: &str, filter: Option<&str>, args: &[OsString]) -> Result<String> {
     let mut skip = OUTSIDE.to_vec();
-    if !has_tcx(series) {
+    if !at_least(series, TCX) {
         skip.extend(WITHOUT_TCX);
     }
     let skip = skip.into_iter().flat_map(|name| ["--skip", name]);
@@ -100,12 +107,16 @@ fn script(series: &str, filter: Option<&str>, args: &[OsString]) -> Result<Strin
     let words = words.join(" ");
     let here = quote(&workspace::root().to_string_lossy());
     let weft = initramfs::inside("weft");
-    let mut script = vec![format!(
-        "export WEFT_BIN={weft} WEFT_TESTS_REQUIRE=root,bpf WEFT_TESTS_PATIENCE={PATIENCE} RUST_BACKTRACE=1\n\
-         cd {here}/tests\nuname -r"
-    )];
+    let guests = at_least(series, LINUX_GUESTS);
+    let require = if guests { "root,bpf,kvm,linux_guest" } else { "root,bpf" };
+    let mut script = vec![format!("export WEFT_BIN={weft} WEFT_TESTS_PATIENCE={PATIENCE} RUST_BACKTRACE=1")];
+    script.push(format!("export WEFT_TESTS_REQUIRE={require}"));
+    if guests {
+        script.push(format!("export WEFT_GUEST_KERNEL={}", initramfs::inside(initramfs::GUEST_KERNEL)));
+    }
+    script.push(format!("cd {here}/tests\nuname -r"));
     let mut part = |name: &str, program: &str, words: &str| {
-        let (program, ended) = (initramfs::inside(program), machine::ENDED);
+        let (program, ended) = (initramfs::inside(program), results::ENDED);
         script.push(format!("{program} {words}\necho {ended}{name} $?"));
     };
     if let Some(filter) = filter.map(quote) {
@@ -120,10 +131,10 @@ fn script(series: &str, filter: Option<&str>, args: &[OsString]) -> Result<Strin
     Ok(script.join("\n"))
 }
 
-/// Whether a series has TCX, which Linux 6.6 brought.
-fn has_tcx(series: &str) -> bool {
+/// Whether a series is this one or a later one.
+fn at_least(series: &str, than: (u32, u32)) -> bool {
     let mut numbers = series.split('.').map_while(|part| part.parse::<u32>().ok());
-    (numbers.next().unwrap_or(0), numbers.next().unwrap_or(0)) >= (6, 6)
+    (numbers.next().unwrap_or(0), numbers.next().unwrap_or(0)) >= than
 }
 
 /// A word as a shell takes it literally.
@@ -152,14 +163,14 @@ fn test_binaries() -> Result<BTreeMap<String, PathBuf>> {
 
 #[cfg(test)]
 mod tests {
-    use super::{has_tcx, quote};
+    use super::{TCX, at_least, quote};
 
     #[test]
     fn tcx_came_with_linux_6_6() {
         for (series, has) in
             [("6.1", false), ("6.5", false), ("6.6", true), ("6.12", true), ("7.0", true), ("5.15", false)]
         {
-            assert_eq!(has_tcx(series), has, "{series}");
+            assert_eq!(at_least(series, TCX), has, "{series}");
         }
     }
 

@@ -154,7 +154,7 @@ fn a_detached_port_and_a_removed_instance_leave_nothing_behind() {
         let before = run(&format!("tc qdisc show dev {}", A.port));
         let programs = |station: super::lab::Station| {
             let netdev = super::super::attach::Netdev { ifname: station.port, ifindex: ifindex(station.port) };
-            super::super::attach::foreign(netdev, &[]).unwrap()
+            super::super::attach::survey(netdev, &[]).unwrap().foreign
         };
         let (mut reflex, adopted) = lab.open(hook);
         assert_eq!(adopted, Adopted::Fresh);

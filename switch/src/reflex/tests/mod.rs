@@ -3,6 +3,8 @@
 
 mod adoption;
 mod bench;
+mod drops;
+mod evidence;
 mod lab;
 mod passing;
 mod refusals;
@@ -17,12 +19,16 @@ use super::Hook;
 const VERIFIED_MAX: u32 = 250_000;
 
 #[test]
-fn the_verifier_takes_both_programs_well_below_its_limit() {
-    let Some(lab) = lab::enter("the_verifier_takes_both_programs_well_below_its_limit") else { return };
+fn the_verifier_takes_every_program_well_below_its_limit() {
+    let Some(lab) = lab::enter("the_verifier_takes_every_program_well_below_its_limit") else { return };
     let (reflex, _) = lab.open(Hook::Auto);
     for (name, program) in reflex.ebpf.programs() {
-        let Program::SchedClassifier(program) = program else { panic!("{name} is no classifier") };
-        let info = program.info().unwrap();
+        let info = match program {
+            Program::SchedClassifier(program) => program.info(),
+            Program::BtfTracePoint(program) => program.info(),
+            _ => panic!("{name} is of no kind that is known here"),
+        };
+        let info = info.unwrap();
         let verified = info.verified_instruction_count().unwrap();
         let bytes = info.size_jitted();
         eprintln!("{name}: {verified} instructions verified of {VERIFIED_MAX} allowed, {bytes} bytes as machine code");
