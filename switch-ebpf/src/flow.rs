@@ -3,25 +3,25 @@
 //! A frame of an established flow costs one lookup, and two atomic adds: two processors may meet on a flow of a tap with several
 //! queues, or of a container whose sender has moved. Everything else sits in functions of its own.
 
-use core::intrinsics::{AtomicOrdering, atomic_or};
-
 use aya_ebpf::bindings::BPF_NOEXIST;
 use aya_ebpf::helpers::generated::bpf_ktime_get_ns;
-use switch_common::flow::Route;
-use switch_common::flow::{
-    FlowValue, FlowValue6, KIND_IPV6, MARK_CLOSED, MARK_OPENED, TCP_FIN, TCP_RST, TCP_SYN, echo,
-};
-use switch_common::{BrainPort, FLOW_RECHECK_SHIFT, Settings};
+use switch_common::flow::{FlowValue, KIND_IPV6, MARK_CLOSED, MARK_OPENED, Route, TCP_FIN, TCP_RST, TCP_SYN, echo};
+use switch_common::{BrainPort, FLOW_RECHECK_SHIFT, PortCounters, Settings};
 
-use crate::booking::add_shared;
-use crate::maps::{BRAIN, BUCKETS, FLOWS4, FLOWS6, TEMPLATE};
+use crate::field::{Field, Flow};
+use crate::maps::{BRAIN, BUCKETS, FLOWS4, FLOWS6, PairWords, TEMPLATE};
+use crate::packet::Skb;
 use crate::shape::{ALTERNATE, Shape, WORDS};
+use crate::tcp;
 use crate::verdict::Repeated;
 use crate::weight::Weight;
 
 /// Whether flows are accounted: a constant that the loader sets, so that the verifier removes what is behind it.
 #[unsafe(no_mangle)]
 static ACCOUNT_FLOWS: u8 = 1;
+
+/// `EEXIST`: another processor was first.
+const EXISTS: i32 = -17;
 
 /// Whether flows are accounted.
 #[inline(always)]
@@ -30,10 +30,47 @@ pub(crate) fn is_on() -> bool {
     unsafe { (&raw const ACCOUNT_FLOWS).read_volatile() != 0 }
 }
 
+/// The generation that copies of verdicts must be of. To be read before the pair of a copy that is to be kept.
+#[inline(always)]
+pub(crate) fn generation() -> Option<u32> {
+    let brain = BRAIN.get_ptr_mut(0)?;
+    // SAFETY: the field of an element of a map, found by a lookup.
+    Some(Field::at(unsafe { &raw mut (*brain).generation }).get() as u32)
+}
+
+/// Finds the flow of a frame and tells it what the frame's TCP says. A frame that has none, or for whose flow there is no room, is
+/// booked on the port.
+#[inline(always)]
+pub(crate) fn take_in(
+    skb: Skb,
+    id: u32,
+    pair: PairWords,
+    counters: *mut PortCounters,
+    weight: &Weight,
+    settings: &Settings,
+    now: u32,
+) -> Option<Flow> {
+    let mut shape = Shape::of(skb, pair);
+    if shape.kind == 0 {
+        // SAFETY: an element of a per-CPU map.
+        weight.book(unsafe { &raw mut (*counters).unparsable });
+        return None;
+    }
+    let Some(flow) = find(&mut shape, id, settings, now) else {
+        // SAFETY: as above.
+        weight.book(unsafe { &raw mut (*counters).overflow });
+        return None;
+    };
+    if shape.is_tcp != 0 {
+        tcp::look(flow, &shape.tcp, skb.gso_size());
+    }
+    Some(flow)
+}
+
 /// The flow of a frame. `None`: there is no room for it.
 #[inline(always)]
-pub(crate) fn find(shape: &mut Shape, id: u32, settings: *const Settings, now: u32) -> Option<*mut FlowValue> {
-    if let Some(flow) = look_up(&shape.words, shape.kind)
+fn find(shape: &mut Shape, id: u32, settings: &Settings, now: u32) -> Option<Flow> {
+    if let Some(flow) = look_up(shape)
         && is_good(flow, shape, settings, now)
     {
         return Some(flow);
@@ -41,63 +78,60 @@ pub(crate) fn find(shape: &mut Shape, id: u32, settings: *const Settings, now: u
     if find_another(shape, id, settings, now) == 0 {
         return None;
     }
-    look_up(&shape.words, shape.kind)
+    look_up(shape)
+}
+
+/// The words of an IPv4 key.
+#[inline(always)]
+fn short(words: &[u64; WORDS]) -> &[u64; 4] {
+    // SAFETY: the first words of an array are an array.
+    unsafe { &*words.as_ptr().cast::<[u64; 4]>() }
 }
 
 #[inline(always)]
-fn look_up(words: &[u64; WORDS], kind: u8) -> Option<*mut FlowValue> {
-    if kind == KIND_IPV6 {
-        FLOWS6.get_ptr_mut(words).map(<*mut FlowValue6>::cast)
+fn look_up(shape: &Shape) -> Option<Flow> {
+    if shape.kind == KIND_IPV6 {
+        FLOWS6.get_ptr_mut(shape.words).map(|value| Flow(value.cast::<FlowValue>()))
     } else {
-        // SAFETY: the first words of the array are an array.
-        FLOWS4.get_ptr_mut(unsafe { &*words.as_ptr().cast::<[u64; 4]>() })
+        FLOWS4.get_ptr_mut(short(&shape.words)).map(Flow)
     }
+}
+
+#[inline(always)]
+fn echo_of(shape: &Shape) -> u32 {
+    if shape.kind == KIND_IPV6 { echo(&shape.words) } else { echo(short(&shape.words)) }
 }
 
 /// Whether the entry is this key's and alive. A connection that begins anew ends what its tuple was before.
 #[inline(always)]
-fn is_good(flow: *mut FlowValue, shape: &Shape, settings: *const Settings, now: u32) -> bool {
-    // SAFETY: an element of a map, found by a lookup. The clock is read before the echo: an element that becomes another
-    // key's is written from its beginning, so who sees the new clock sees the new echo.
-    let last = unsafe { (&raw const (*flow).last_jiffies).read_volatile() };
-    // SAFETY: as above.
-    let (seen, marks) = unsafe { ((*flow).echo, (*flow).marks) };
-    let wanted = if shape.kind == KIND_IPV6 {
-        echo(&shape.words)
-    } else {
-        echo(&[shape.words[0], shape.words[1], shape.words[2], shape.words[3]])
-    };
-    if seen != wanted || marks & MARK_CLOSED != 0 {
+fn is_good(flow: Flow, shape: &Shape, settings: &Settings, now: u32) -> bool {
+    // The clock is read before the echo: an element that becomes another key's is written from its beginning, so who sees
+    // the new clock sees the new echo.
+    let last = flow.last_jiffies().get();
+    let marks = flow.marks().get();
+    if flow.echo().get() != echo_of(shape) || marks & MARK_CLOSED != 0 {
         return false;
     }
     let over = marks & u32::from(TCP_FIN | TCP_RST) != 0;
     if over && shape.is_tcp != 0 && shape.tcp.flags & TCP_SYN != 0 {
-        mark(flow, MARK_CLOSED);
+        flow.marks().set_bits(MARK_CLOSED);
         return false;
     }
     if last == now {
         return true;
     }
-    // SAFETY: an element of a map, found by a lookup.
-    let limit = unsafe { if over { (*settings).flow_closed_jiffies } else { (*settings).flow_idle_jiffies } };
+    let limit = if over { settings.flow_closed_jiffies } else { settings.flow_idle_jiffies };
     // Another processor's clock may be a tick behind.
     now.wrapping_sub(last).cast_signed() <= limit.cast_signed()
-}
-
-/// Sets marks, where they are not set.
-#[inline(always)]
-pub(crate) fn mark(flow: *mut FlowValue, marks: u32) {
-    // SAFETY: the field of an element of a map, found by a lookup; aligned as `u32` is.
-    unsafe { atomic_or::<u32, u32, { AtomicOrdering::Relaxed }>(&raw mut (*flow).marks, marks) };
 }
 
 /// For a key whose entry is dead, or is not there: makes `shape` name the entry that is to be used, and opens it if need be. 0:
 /// there is none.
 #[inline(never)]
-fn find_another(shape: &mut Shape, id: u32, settings: *const Settings, now: u32) -> u32 {
-    let is_taken = look_up(&shape.words, shape.kind).is_some();
+fn find_another(shape: &mut Shape, id: u32, settings: &Settings, now: u32) -> u32 {
+    let is_taken = look_up(shape).is_some();
     shape.words[1] ^= ALTERNATE;
-    if let Some(other) = look_up(&shape.words, shape.kind) {
+    if let Some(other) = look_up(shape) {
         if is_good(other, shape, settings, now) {
             return 1;
         }
@@ -112,101 +146,82 @@ fn find_another(shape: &mut Shape, id: u32, settings: *const Settings, now: u32)
 }
 
 #[inline(always)]
-fn open(shape: &Shape, id: u32, settings: *const Settings, now: u32) -> u32 {
+fn open(shape: &Shape, id: u32, settings: &Settings, now: u32) -> u32 {
     let (Some(buckets), Some(brain), Some(template)) =
         (BUCKETS.get_ptr_mut(id), BRAIN.get_ptr(id), TEMPLATE.get_ptr_mut(0))
     else {
         return 0;
     };
-    // SAFETY: an element of a map, found by a lookup.
-    let used = unsafe { (&raw const (*buckets).flows_used).read_volatile() };
-    // SAFETY: as above; the observer writes it through its own mapping.
+    // SAFETY: the field of an element of a map, found by a lookup.
+    let used = Field::at(unsafe { &raw mut (*buckets).flows_used });
+    // SAFETY: an element of a map, found by a lookup; the observer writes it through its own mapping.
     let BrainPort { flows_freed, .. } = unsafe { *brain };
-    // SAFETY: as above.
-    if used.wrapping_sub(flows_freed) >= u64::from(unsafe { (*settings).flow_port_max }) {
+    if used.get().wrapping_sub(flows_freed) >= u64::from(settings.flow_port_max) {
         return 0;
     }
-    // SAFETY: this processor's own element; nothing else of it is ever written.
-    let flow = unsafe { &mut (*template).flow };
-    flow.last_jiffies = now;
+    // This processor's own element; nothing else of it is ever written.
+    let flow = Flow(template.cast::<FlowValue>());
+    flow.echo().set(echo_of(shape));
+    flow.last_jiffies().set(now);
     // SAFETY: a helper without arguments.
-    flow.first_ns = unsafe { bpf_ktime_get_ns() };
-    flow.marks = if shape.is_tcp != 0 && shape.tcp.flags & TCP_SYN != 0 { MARK_OPENED } else { 0 };
+    flow.first_ns().set(unsafe { bpf_ktime_get_ns() });
+    let opens = shape.is_tcp != 0 && shape.tcp.flags & TCP_SYN != 0;
+    flow.marks().set(if opens { MARK_OPENED } else { 0 });
     let outcome = if shape.kind == KIND_IPV6 {
-        flow.echo = echo(&shape.words);
-        // SAFETY: as above.
-        FLOWS6.insert(&shape.words, unsafe { &*template }, u64::from(BPF_NOEXIST))
+        // SAFETY: an element of a per-CPU map, found by a lookup.
+        let value = unsafe { &*template };
+        FLOWS6.insert(shape.words, value, u64::from(BPF_NOEXIST))
     } else {
-        // SAFETY: the first words of the array are an array.
-        let words = unsafe { &*shape.words.as_ptr().cast::<[u64; 4]>() };
-        flow.echo = echo(words);
-        FLOWS4.insert(words, &*flow, u64::from(BPF_NOEXIST))
+        // SAFETY: as above; the flow is the first of its fields.
+        let value = unsafe { &*template.cast::<FlowValue>() };
+        FLOWS4.insert(short(&shape.words), value, u64::from(BPF_NOEXIST))
     };
     match outcome {
         Ok(()) => {
-            // SAFETY: the field of an element of a map, found by a lookup.
-            add_shared(unsafe { &raw mut (*buckets).flows_used }, 1);
+            used.add(1);
             1
         }
-        // Another processor was first.
-        Err(-17) => 1,
+        Err(EXISTS) => 1,
         Err(_) => 0,
     }
 }
 
 /// Adds a frame to its flow.
 #[inline(always)]
-pub(crate) fn account(flow: *mut FlowValue, weight: &Weight, now: u32) {
-    // SAFETY: an element of a map, found by a lookup, and not dead.
-    unsafe {
-        if (*flow).last_jiffies != now {
-            (*flow).last_jiffies = now;
-        }
+pub(crate) fn account(flow: Flow, weight: &Weight, now: u32) {
+    if flow.last_jiffies().get() != now {
+        flow.last_jiffies().set(now);
     }
-    // SAFETY: as above.
-    add_shared(unsafe { &raw mut (*flow).frames }, 1);
-    // SAFETY: as above.
-    add_shared(unsafe { &raw mut (*flow).bytes }, u64::from(weight.bytes));
+    flow.frames().add(1);
+    flow.bytes().add(u64::from(weight.bytes));
     if weight.extra_frames != 0 {
-        // SAFETY: as above.
-        add_shared(unsafe { &raw mut (*flow).extra_frames }, u64::from(weight.extra_frames));
-        // SAFETY: as above.
-        add_shared(unsafe { &raw mut (*flow).extra_bytes }, weight.extra_bytes());
+        flow.extra_frames().add(u64::from(weight.extra_frames));
+        flow.extra_bytes().add(weight.extra_bytes());
     }
 }
 
 /// The flow's copy of its pair's verdict, if it is good. For the frame's time, before [`account`] moves the flow's clock.
 #[inline(always)]
-pub(crate) fn copy_of(flow: *mut FlowValue, generation: u32, now: u32) -> Repeated {
-    // SAFETY: an element of a map, found by a lookup, and not dead. The guard is written after the route it speaks of, so it
-    // is read before.
-    let guard = unsafe { (&raw const (*flow).guard).read_volatile() };
-    // SAFETY: as above.
-    let last = unsafe { (&raw const (*flow).last_jiffies).read_volatile() };
-    if guard as u32 != generation || (last ^ now) >> FLOW_RECHECK_SHIFT != 0 {
+pub(crate) fn copy_of(flow: Flow, generation: u32, now: u32) -> Repeated {
+    // The guard is written after the route that it speaks of, so it is read before.
+    let guard = flow.guard().get();
+    if guard as u32 != generation || (flow.last_jiffies().get() ^ now) >> FLOW_RECHECK_SHIFT != 0 {
         return Repeated::default();
     }
-    // SAFETY: as above.
-    let route = unsafe { (&raw const (*flow).route).read_volatile() };
-    Repeated { route: Route(route), frame_bytes_max: (guard >> 32) as u32 }
+    Repeated { route: Route(flow.route().get()), frame_bytes_max: (guard >> 32) as u32 }
 }
 
 /// Copies the pair's verdict into the flow. What is to be punted is kept for the record, and never followed.
 #[inline(always)]
-pub(crate) fn keep_copy(flow: *mut FlowValue, verdict: Repeated, generation: u32) {
-    // SAFETY: an element of a map, found by a lookup, and not dead.
-    unsafe { (&raw mut (*flow).route).write_volatile(verdict.route.0) };
-    let guard = u64::from(generation) | u64::from(verdict.frame_bytes_max) << 32;
-    // SAFETY: as above.
-    unsafe { (&raw mut (*flow).guard).write_volatile(guard) };
+pub(crate) fn keep_copy(flow: Flow, verdict: Repeated, generation: u32) {
+    flow.route().set(verdict.route.0);
+    flow.guard().set(u64::from(generation) | u64::from(verdict.frame_bytes_max) << 32);
 }
 
 /// Notes that a frame of a flow was dropped.
 #[inline(always)]
-pub(crate) fn note_drop(flow: Option<*mut FlowValue>, reason: u8) {
+pub(crate) fn note_drop(flow: Option<Flow>, reason: u8) {
     let Some(flow) = flow else { return };
-    // SAFETY: an element of a map, found by a lookup, and not dead.
-    add_shared(unsafe { &raw mut (*flow).dropped_frames }, 1);
-    // SAFETY: as above.
-    unsafe { (*flow).drop_reason = reason };
+    flow.dropped_frames().add(1);
+    flow.drop_reason().set(reason);
 }

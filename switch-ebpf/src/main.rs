@@ -19,6 +19,7 @@
 
 mod booking;
 mod evidence;
+mod field;
 mod flow;
 mod kernel_drop;
 mod maps;
@@ -34,16 +35,15 @@ use aya_ebpf::helpers::generated::{bpf_jiffies64, bpf_redirect, bpf_redirect_pee
 use aya_ebpf::macros::classifier;
 use aya_ebpf::programs::TcContext;
 use aya_log_ebpf::warn;
-use switch_common::flow::{FlowValue, Route};
 use switch_common::{
     DropReason, LINK_SLOTS, PORT_GUEST_OFFLOADS, PORT_ID_MAX, PORT_UP, PUNT_ID_MASK, PUNT_TPID, PortCounters,
-    VERDICT_DROP, VERDICT_FORWARD, VERDICT_FORWARD_PEER, Way,
+    VERDICT_DROP, VERDICT_FORWARD, VERDICT_FORWARD_PEER, VERDICT_PUNT, Way,
 };
 
 use booking::{drop_by_number, drop_frame};
-use maps::{BRAIN, COUNTERS, LINKS, LINKS_HIGH, PORTS, PairWords, SETTINGS};
+use field::Flow;
+use maps::{COUNTERS, LINKS, LINKS_HIGH, PORTS, PairWords, SETTINGS};
 use packet::{Packet, RawEthernet, Skb};
-use shape::Shape;
 use verdict::Repeated;
 use weight::Weight;
 
@@ -75,26 +75,15 @@ fn port_ingress(ctx: TcContext) -> i32 {
     };
     // SAFETY: a helper without arguments.
     let now = unsafe { bpf_jiffies64() };
-    let Some(brain) = BRAIN.get_ptr(0) else { return TC_ACT_SHOT };
-    // SAFETY: the field of an element of a map; read before the pair whose copies it speaks of.
-    let generation = unsafe { (&raw const (*brain).generation).read_volatile() } as u32;
-    let mut flow = None;
-    let mut verdict = Repeated { route: Route(0), frame_bytes_max: 0 };
+    let Some(generation) = flow::generation() else { return TC_ACT_SHOT };
+    let (mut flow, mut verdict) = (None, Repeated::default());
     if flow::is_on() {
-        let mut shape = Shape::of(skb, pair);
-        if shape.kind == 0 {
-            // SAFETY: an element of a per-CPU map.
-            weight.book(unsafe { &raw mut (*counters).unparsable });
-        } else if let Some(found) = flow::find(&mut shape, id, settings, now as u32) {
-            flow = Some(found);
-            verdict = flow::copy_of(found, generation, now as u32);
-            flow::account(found, &weight, now as u32);
-            if shape.is_tcp != 0 {
-                tcp::look(found, &shape.tcp, skb.gso_size());
-            }
-        } else {
-            // SAFETY: an element of a per-CPU map.
-            weight.book(unsafe { &raw mut (*counters).overflow });
+        // SAFETY: an element of a map, found by a lookup.
+        let settings = unsafe { &*settings };
+        flow = flow::take_in(skb, id, pair, counters, &weight, settings, now as u32);
+        if let Some(flow) = flow {
+            verdict = flow::copy_of(flow, generation, now as u32);
+            flow::account(flow, &weight, now as u32);
         }
     }
     if verdict.route.action() == 0 {
@@ -112,12 +101,16 @@ fn port_ingress(ctx: TcContext) -> i32 {
         flow::note_drop(flow, reason);
         return drop_by_number(skb, id, Way::Ingress, reason, weight.bytes);
     }
+    if action == VERDICT_DROP | VERDICT_PUNT {
+        // The brain will say the same again, and books the drop; the flow is the kernel's to keep.
+        flow::note_drop(flow, verdict.route.reason());
+    }
     let outcome = punt::punt(skb, id, pair[0] & 1 == 1);
     if outcome & punt::REFUSED != 0 {
         flow::note_drop(flow, outcome as u8);
         return drop_by_number(skb, id, Way::Ingress, outcome as u8, weight.bytes);
     }
-    outcome as i32
+    outcome.cast_signed()
 }
 
 /// What the brain writes into the punt tap: one copy for the port that its tag names.
@@ -184,7 +177,7 @@ fn repeat(
     skb: Skb,
     id: u32,
     counters: *mut PortCounters,
-    flow: Option<*mut FlowValue>,
+    flow: Option<Flow>,
     verdict: Repeated,
     weight: &Weight,
 ) -> i32 {

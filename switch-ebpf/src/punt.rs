@@ -64,7 +64,7 @@ pub(crate) fn punt(skb: Skb, id: u32, to_group: bool) -> u32 {
     }
     add_shared(punts, 1);
     // SAFETY: a helper without pointers.
-    unsafe { bpf_redirect(settings.punt_ifindex, 0) as u32 }
+    unsafe { bpf_redirect(settings.punt_ifindex, 0) }.cast_unsigned() as u32
 }
 
 /// Whether none of a port's frames is on its way through the brain, so that none can be overtaken.

@@ -36,7 +36,7 @@ impl Weight {
         let mut weight = Self { bytes, fault: SOUND, extra_frames: 0, header_bytes: 0, longest_bytes: bytes };
         if skb.gso_size() != 0 {
             let gso_size = skb.gso_size();
-            let header_bytes = shape::plain_tcp_header_bytes(&Packet::of(skb));
+            let header_bytes = forget(u64::from(shape::plain_tcp_header_bytes(&Packet::of(skb)))) as u32;
             if header_bytes != 0 && header_bytes < bytes && gso_size >= u32::from(GSO_SIZE_MIN) {
                 weight.header_bytes = header_bytes;
                 weight.extra_frames = (bytes - header_bytes - 1) / gso_size;

@@ -29,6 +29,7 @@ mod demo;
 mod drops;
 mod floods;
 mod flows;
+mod flow_log;
 mod frames_in_order;
 mod guests;
 mod harness_itself;

@@ -5,6 +5,7 @@ extern crate std;
 use std::vec::Vec;
 
 use super::*;
+use crate::wire::{ETHERTYPE_IPV4, ETHERTYPE_IPV6, PROTOCOL_TCP, PROTOCOL_UDP, TPID_C, TPID_S};
 
 /// An Ethernet header with tags, each by type and VLAN, and a type at its end.
 fn ethernet(tags: &[(u16, u16)], ethertype: u16) -> Vec<u8> {
