@@ -27,7 +27,9 @@ in_every_mode! {
         daemon.settle()?;
         let told = wait::until("flows are read", wait::SOON, || {
             let told = Scrape::now()?;
-            Ok((from_c1(&told)? > 4e6).then_some(told))
+            // What flows tell is exactly what ports tell.
+            let ingress = told.value("weft_port_ingress_bytes_total{port=\"c1\"}")?;
+            Ok((ingress > 1e6 && (from_c1(&told)? - ingress).abs() < 0.5).then_some(told))
         })?;
         for port in daemon.cli().ports()? {
             let of = |name: &str| told.value(&format!("weft_port_{name}{{port=\"{}\"}}", port.name));
