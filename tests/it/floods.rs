@@ -1,5 +1,6 @@
 //! One port that misbehaves at full speed while two others talk.
 
+use std::fs;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::thread;
 use std::time::Instant;
@@ -12,6 +13,7 @@ use weft_tests::{Arena, Daemon, Mode, Need, Station, topology, wait};
 
 /// Frames of the attack, and how many of them per second.
 const FRAMES: u32 = 40_000;
+const FILE: &str = "/run/floods.toml";
 const PER_SECOND: u32 = 10_000;
 
 fn acquainted(daemon: &Daemon) -> Result<(Station, Station)> {
@@ -26,7 +28,9 @@ fn acquainted(daemon: &Daemon) -> Result<(Station, Station)> {
 in_every_mode! {
     /// Ten thousand new source addresses a second: nobody's frames are flooded, nobody's entries evicted, memory is flat.
     fn a_source_flood_harms_nobody_else(arena, mode) {
-        let daemon = Daemon::start(arena, mode)?;
+        // Every forged source is a flow: a table that the first wave fills.
+        fs::write(FILE, "[flows]\nper_port = 2000\n")?;
+        let daemon = Daemon::start_with(arena, "weft0", mode, &["-c", FILE])?;
         let (a, b) = acquainted(&daemon)?;
         let attacker = topology::station(&daemon, "attacker")?;
         // A first wave fills what may be filled; from then on memory must not grow.
