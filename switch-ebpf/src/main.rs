@@ -37,7 +37,7 @@ use aya_ebpf::programs::TcContext;
 use aya_log_ebpf::warn;
 use switch_common::{
     DropReason, LINK_SLOTS, PORT_GUEST_OFFLOADS, PORT_ID_MAX, PORT_UP, PUNT_ID_MASK, PUNT_TPID, PortCounters,
-    VERDICT_DROP, VERDICT_FORWARD, VERDICT_FORWARD_PEER, Way,
+    VERDICT_DROP, VERDICT_FORWARD, VERDICT_FORWARD_PEER, VERDICT_PUNT, Way,
 };
 
 use booking::{drop_by_number, drop_frame};
@@ -100,6 +100,10 @@ fn port_ingress(ctx: TcContext) -> i32 {
         let reason = verdict.route.reason();
         flow::note_drop(flow, reason);
         return drop_by_number(skb, id, Way::Ingress, reason, weight.bytes);
+    }
+    if action == VERDICT_DROP | VERDICT_PUNT {
+        // The brain will say the same again, and books the drop; the flow is the kernel's to keep.
+        flow::note_drop(flow, verdict.route.reason());
     }
     let outcome = punt::punt(skb, id, pair[0] & 1 == 1);
     if outcome & punt::REFUSED != 0 {

@@ -36,10 +36,11 @@ use crate::dataplane::commands::Command;
 use crate::dataplane::thread::{Commands, now, spawn};
 use crate::dataplane::verdicts::{Obedience, VerdictIndex};
 use crate::evidence::Testimony;
+use crate::export::FlowLog;
 use crate::fdb::{Fdb, FdbLimits};
 use crate::flow::Limits;
 use crate::forwarding::Tables;
-use crate::observer::{Kernel, Observer, PortNames, Setup};
+use crate::observer::{Kernel, Observer, Outlet, PortNames, Setup};
 use crate::port::attach::Host;
 use crate::port::monitor;
 use crate::port::punt_tap::{PUNT_RING, PuntTap};
@@ -76,6 +77,7 @@ async fn serve(runtime: &Runtime) -> Result<()> {
     saved.boot_id = boot_id;
     // Whatever can be refused is asked for before anything is changed on the host.
     store.save(&saved)?;
+    let flow_log = runtime.flow_log.as_ref().map(FlowLog::open).transpose()?;
     let socket = Socket::bind(&runtime.socket)?;
     let health = match runtime.metrics {
         Some(address) => Some(TcpListener::bind(address).await.with_context(|| {
@@ -98,7 +100,7 @@ async fn serve(runtime: &Runtime) -> Result<()> {
         };
     let ring = reflex.evidence();
     let witness = testimony.tally();
-    let observer = observe(runtime, &reflex, &saved.ports)?;
+    let observer = observe(runtime, &reflex, &saved.ports, flow_log)?;
     let parts = Parts {
         runtime: runtime.clone(),
         observer: observer.clone(),
@@ -277,7 +279,7 @@ async fn start(runtime: &Runtime, host: &Host, ports: &[SavedPort]) -> Result<St
 }
 
 /// Starts the observer, which calls the ports of an earlier daemon by their names from the beginning.
-fn observe(runtime: &Runtime, reflex: &Reflex, ports: &[SavedPort]) -> Result<Observer> {
+fn observe(runtime: &Runtime, reflex: &Reflex, ports: &[SavedPort], log: Option<FlowLog>) -> Result<Observer> {
     let mut names = PortNames::default();
     for port in ports {
         if let Some(id) = PortId::new(port.id) {
@@ -287,7 +289,8 @@ fn observe(runtime: &Runtime, reflex: &Reflex, ports: &[SavedPort]) -> Result<Ob
     let Flows { max, idle, closed, active, .. } = runtime.flows;
     let limits = Limits { active, idle, closed, ..Limits::default() };
     let setup = Setup { switch: runtime.name.to_string(), limits, flows_max: (max, max / 2), names };
-    Observer::start(Kernel::of(reflex)?, setup, Vec::new()).context("cannot start the observer's thread")
+    let outlets = log.into_iter().map(|log| Box::new(log) as Box<dyn Outlet>).collect();
+    Observer::start(Kernel::of(reflex)?, setup, outlets).context("cannot start the observer's thread")
 }
 
 /// The verdicts of an earlier brain say where its stations live. Only those that forward do: a refused source may be

@@ -7,6 +7,7 @@
 //! | L1 | every settled frame was forwarded, flooded or dropped with a reason | `settled` = `forwarded` + `flooded` + drops |
 //! | L2 | every copy that was decided left, or was dropped with a reason | copies of both halves = `egress` + drops |
 //! | L3 | a flood makes one copy for each eligible port | `flood_eligible` = `flood_copies`, in slot 0 |
+//! | L4 | every frame that was accepted is in a flow, or in the port's overflow, or unparsable | `ingress` − refused = flows + `overflow` + `unparsable` |
 //! | L5 | the kernel's own counters of the netdev agree | rx ≥ `ingress`; `egress` = tx + its drops |
 //! | L7 | evidence of drops was delivered, or counted as lost | produced = delivered + lost |
 //! | other | the list of reasons is complete | drops as `other` = 0 |
@@ -24,7 +25,7 @@ mod laws;
 use std::collections::HashMap;
 
 use serde::Serialize;
-use switch_common::{BrainPort, PortCounters, PortDrops};
+use switch_common::{BrainPort, PortCounters, PortDrops, Tally};
 use utoipa::ToSchema;
 
 use crate::evidence::EvidenceSums;
@@ -62,6 +63,8 @@ pub struct PortNumbers {
     pub brain: BrainPort,
     /// The kernel's own counters, where they could be read.
     pub netdev: Option<NetdevNumbers>,
+    /// What the port's flows counted, those that were deleted among them; nothing when it was not read.
+    pub flows: Option<Tally>,
 }
 
 /// All numbers at one time.
@@ -80,7 +83,7 @@ pub struct Snapshot {
 /// One law, applied to one port or to the switch.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, ToSchema)]
 pub struct LawResult {
-    /// The law: `L1`, `L2`, `L3`, `L5`, `L7` or `other`.
+    /// The law: `L1`, `L2`, `L3`, `L4`, `L5`, `L7` or `other`.
     pub law: &'static str,
     /// What it was applied to, in words.
     pub what: String,

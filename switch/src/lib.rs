@@ -11,6 +11,7 @@ pub mod daemon;
 pub mod dataplane;
 pub mod describe;
 pub mod evidence;
+pub mod export;
 pub mod fdb;
 pub mod flow;
 pub mod forwarding;

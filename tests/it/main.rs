@@ -30,6 +30,8 @@ mod demo;
 mod drops;
 mod exact;
 mod floods;
+mod flows;
+mod flow_log;
 mod frames_in_order;
 mod guests;
 mod harness_itself;

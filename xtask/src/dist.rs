@@ -33,7 +33,9 @@ pub fn run() -> Result<()> {
     let bin = dist.join("bin");
     fs::create_dir_all(&bin)?;
     fs::copy(&weft, bin.join("weft")).with_context(|| format!("cannot copy {}", weft.display()))?;
-    for (what, folder) in [("man", "share/man/man1"), ("completions", "share/completions")] {
+    for (what, folder) in
+        [("man", "share/man/man1"), ("completions", "share/completions"), ("schema", "share/doc/weft")]
+    {
         let folder = dist.join(folder);
         fs::create_dir_all(&folder)?;
         shell::run(shell::command(&weft).args(["generate", what]).arg(&folder))?;

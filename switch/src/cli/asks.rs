@@ -103,6 +103,9 @@ fn stations_drops_and_ledger_are_asked_for() {
         ("-o json fdb flush --port tap1", 0),
         ("drops", 0),
         ("-o jsonl drops", 0),
+        ("flows", 0),
+        ("-o wide flows --last 5 --not --port tap1 --since 5m", 0),
+        ("-o jsonl flows --ip 198.18.0.0/15", 0),
         ("ledger", 0),
         ("ledger --settle", 0),
         ("-o json ledger --settle=1", 0),
@@ -143,7 +146,7 @@ fn a_file_is_checked_applied_and_exported() {
 
 #[test]
 fn without_a_daemon_there_is_nobody_to_ask() {
-    for words in ["port list", "fdb", "ledger", "drops", "drops -f", "export"] {
+    for words in ["port list", "fdb", "ledger", "drops", "drops -f", "flows", "flows -f", "export"] {
         let global = ["weft", "--socket", "/nonexistent/weft.sock"];
         let cli = Cli::try_parse_from(global.into_iter().chain(words.split(' '))).unwrap();
         assert_eq!(exit_code(&dispatch(cli).unwrap_err()), 3, "{words}");

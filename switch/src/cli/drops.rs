@@ -28,7 +28,7 @@ pub(super) async fn run(global: &Global, options: &Options) -> anyhow::Result<()
 
 fn one_line(format: Format, line: &str) -> anyhow::Result<()> {
     let text = match format {
-        Format::Json | Format::Jsonl => format!("{line}\n"),
+        Format::Json | Format::Jsonl | Format::Hubble => format!("{line}\n"),
         Format::Table | Format::Wide => {
             let fresh: DropInfo = serde_json::from_str(line)?;
             lines(&fresh)

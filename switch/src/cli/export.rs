@@ -14,7 +14,7 @@ pub(super) async fn run(global: &Global) -> anyhow::Result<()> {
     let text = match global.output {
         Format::Table | Format::Wide => text,
         Format::Json => serde_json::to_string_pretty(&toml::from_str::<toml::Table>(&text)?)? + "\n",
-        Format::Jsonl => serde_json::to_string(&toml::from_str::<toml::Table>(&text)?)? + "\n",
+        Format::Jsonl | Format::Hubble => serde_json::to_string(&toml::from_str::<toml::Table>(&text)?)? + "\n",
     };
     print(&text)?;
     Ok(())

@@ -53,7 +53,7 @@ pub(super) async fn run(global: &Global, options: Options) -> anyhow::Result<()>
             let flushed: Flushed = client.delete(&format!("/v1/stations{query}")).await?;
             print(&match global.output {
                 Format::Table | Format::Wide => format!("{} stations forgotten\n", flushed.stations),
-                Format::Json | Format::Jsonl => serde_json::to_string(&flushed)? + "\n",
+                Format::Json | Format::Jsonl | Format::Hubble => serde_json::to_string(&flushed)? + "\n",
             })?;
         }
     }

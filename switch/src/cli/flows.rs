@@ -10,6 +10,7 @@ use super::Global;
 use super::filters::Filters;
 use super::output::{Column, Format, print, remark, render};
 use crate::api::flows::{LAST, LAST_MAX};
+use crate::export::hubble_line;
 use crate::flow::{Direction, EndReason, Record, Verdict};
 use crate::port::spec::Mac;
 
@@ -45,7 +46,10 @@ pub(super) async fn run(global: &Global, options: &Options) -> anyhow::Result<()
     if more {
         records.remove(0);
     }
-    print(&render(format, &records, COLUMNS)?)?;
+    print(&match format {
+        Format::Hubble => records.iter().map(|record| hubble_line(record, &node())).collect(),
+        Format::Table | Format::Wide | Format::Json | Format::Jsonl => render(format, &records, COLUMNS)?,
+    })?;
     if more {
         remark(&format!(
             "only the last {} are shown; ask for more with --last, or for fewer with filters",
@@ -68,6 +72,7 @@ fn one_line(format: Format, line: &str) -> anyhow::Result<()> {
     }
     let text = match format {
         Format::Json | Format::Jsonl => format!("{line}\n"),
+        Format::Hubble => hubble_line(&serde_json::from_str(line)?, &node()),
         Format::Table | Format::Wide => {
             let record: Record = serde_json::from_str(line)?;
             padded(&SHOWN.map(|(_, _, cell)| cell(&record)))
@@ -75,6 +80,11 @@ fn one_line(format: Format, line: &str) -> anyhow::Result<()> {
     };
     print(&text)?;
     Ok(())
+}
+
+/// This host's name.
+fn node() -> String {
+    rustix::system::uname().nodename().to_string_lossy().into_owned()
 }
 
 /// Cells of one line of its own.

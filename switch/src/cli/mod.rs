@@ -61,7 +61,7 @@ struct Global {
     socket: Option<PathBuf>,
     /// How results are printed
     #[arg(short, long, global = true, value_name = "FORMAT", default_value = "table", hide_possible_values = true)]
-    #[arg(help = "How results are printed: table, wide, json or jsonl")]
+    #[arg(help = "How results are printed: table, wide, json or jsonl; flows also as hubble")]
     output: Format,
 }
 
@@ -84,6 +84,17 @@ enum Command {
     Generate(generate::Command),
 }
 
+impl Cli {
+    /// What concerns an option and a command at once.
+    fn is_sensible(&self) -> Result<(), clap::Error> {
+        if self.global.output == Format::Hubble && !matches!(self.command, Command::Flows(_)) {
+            let message = "only flows has the format hubble; use table, wide, json or jsonl";
+            return Err(Self::command().error(ErrorKind::ArgumentConflict, message));
+        }
+        Ok(())
+    }
+}
+
 impl Global {
     fn socket(&self) -> PathBuf {
         self.socket.clone().unwrap_or_else(|| socket_path(&self.name))
@@ -100,6 +111,9 @@ pub fn main() -> ExitCode {
         Ok(cli) => cli,
         Err(e) => return usage(&e),
     };
+    if let Err(e) = cli.is_sensible() {
+        return usage(&e);
+    }
     match dispatch(cli) {
         Ok(()) => ExitCode::SUCCESS,
         Err(e) if is_broken_pipe(&e) => ExitCode::SUCCESS,

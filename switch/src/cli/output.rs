@@ -17,6 +17,8 @@ pub(super) enum Format {
     Json,
     /// One JSON object per line
     Jsonl,
+    /// Conversations as `hubble observe --input-file -` reads them
+    Hubble,
 }
 
 /// A column: its heading, whether it holds numbers, whether only `wide` shows it, and its cell for a row.
@@ -48,7 +50,7 @@ impl<T> Column<T> {
 pub(super) fn render<T: Serialize>(format: Format, rows: &[T], columns: &[Column<T>]) -> anyhow::Result<String> {
     Ok(match format {
         Format::Json => serde_json::to_string_pretty(rows)? + "\n",
-        Format::Jsonl => {
+        Format::Jsonl | Format::Hubble => {
             let mut lines = String::new();
             for row in rows {
                 lines.push_str(&serde_json::to_string(row)?);
@@ -68,7 +70,7 @@ pub(super) fn render_one<T: Serialize>(
 ) -> anyhow::Result<String> {
     Ok(match format {
         Format::Json => serde_json::to_string_pretty(thing)? + "\n",
-        Format::Jsonl => serde_json::to_string(thing)? + "\n",
+        Format::Jsonl | Format::Hubble => serde_json::to_string(thing)? + "\n",
         Format::Table | Format::Wide => table(thing),
     })
 }

@@ -7,7 +7,8 @@ use clap::Args;
 
 use super::{Global, log, read_config};
 use crate::config::{
-    Config, DatapathChoice, Hook, LogFormat, LogLevel, Metrics, OnStop, Runtime, STATE_DIR, state_dir,
+    Config, DatapathChoice, FilePath, Hook, LogConfig, LogFormat, LogLevel, Metrics, OnStop, Runtime, STATE_DIR,
+    state_dir,
 };
 use crate::daemon;
 
@@ -24,6 +25,9 @@ pub(super) struct Options {
     /// Where metrics and health are served, or off [default: 127.0.0.1:9798]
     #[arg(long, value_name = "ADDRESS:PORT")]
     metrics: Option<Metrics>,
+    /// Write records of conversations to this file, a JSON object per line
+    #[arg(long, value_name = "PATH", value_parser = file_path)]
+    flow_log: Option<FilePath>,
     /// Where instances keep their state, each in a directory of its name
     #[arg(long, value_name = "DIR", default_value = STATE_DIR)]
     state_dir: PathBuf,
@@ -66,6 +70,21 @@ pub(super) fn runtime(global: &Global, options: Options, config: Config) -> Runt
         aging: Duration::from_secs(file.switch.aging_secs.get().into()),
         stations_max: file.switch.stations_max.get() as usize,
         flows: file.flows.flows(),
+        flow_log: flow_log(file.flows.log(), options.flow_log.as_ref()),
         config_path: options.config,
+    }
+}
+
+/// The command line says where; how much is kept, the file.
+fn flow_log(file: Option<LogConfig>, typed: Option<&FilePath>) -> Option<LogConfig> {
+    let Some(path) = typed.map(|typed| typed.as_path().to_owned()) else { return file };
+    Some(file.map_or_else(|| LogConfig::at(path.clone()), |log| LogConfig { path: path.clone(), ..log }))
+}
+
+/// A path as it is typed: from where the command is run.
+fn file_path(typed: &str) -> Result<FilePath, String> {
+    match std::path::absolute(typed).map(PathBuf::into_os_string) {
+        Ok(path) => path.to_string_lossy().parse(),
+        Err(_) => typed.parse(),
     }
 }

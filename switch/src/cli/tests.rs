@@ -10,7 +10,7 @@ use super::output::{Format, render};
 use super::*;
 use crate::api::fake::info;
 use crate::api::schema::{Change, Diff, PortInfo};
-use crate::config::{Datapath, Hook, OnStop};
+use crate::config::{Datapath, Hook, LogConfig, OnStop};
 
 /// The help of a command and of all below it.
 fn help(command: &mut clap::Command, path: &str, texts: &mut Vec<String>) {
@@ -94,19 +94,27 @@ fn the_command_line_is_above_the_file_and_the_file_above_the_defaults() {
     assert_eq!(defaults.metrics, Some("127.0.0.1:9798".parse().unwrap()));
     assert_eq!(defaults.state_dir, Path::new("/var/lib/weft/weft0"));
     assert_eq!((defaults.on_stop, defaults.hook), (OnStop::Remove, Hook::Auto));
+    assert_eq!(defaults.flow_log, None);
     assert_eq!((defaults.aging, defaults.stations_max), (Duration::from_mins(5), 65_536));
 
-    let file = "[switch]\ndatapath = \"userspace\"\naging_secs = 9\n[metrics]\nlisten = \"[::1]:1\"\n";
+    let file = "[switch]\ndatapath = \"userspace\"\naging_secs = 9\n[metrics]\nlisten = \"[::1]:1\"\n\
+        [flows.log]\npath = \"/f\"\nfiles = 3\n";
     let of_file = runtime(&["--name", "other", "--on-stop", "keep"], file);
     assert_eq!((of_file.datapath, of_file.aging), (Datapath::Userspace, Duration::from_secs(9)));
     assert_eq!(of_file.metrics, Some("[::1]:1".parse().unwrap()));
     assert_eq!(of_file.state_dir, Path::new("/var/lib/weft/other"));
     assert_eq!(of_file.on_stop, OnStop::Keep);
+    assert_eq!(of_file.flow_log, Some(LogConfig { files: 3, ..LogConfig::at("/f".into()) }));
 
     let arguments = ["--datapath", "kernel", "--metrics", "off", "--state-dir", "/tmp/s", "--hook", "clsact"];
     let of_line = runtime(&arguments, file);
     assert_eq!((of_line.datapath, of_line.metrics, of_line.hook), (Datapath::Kernel, None, Hook::Clsact));
     assert_eq!(of_line.state_dir, Path::new("/tmp/s/weft0"));
+    let place = |arguments: &[&str]| runtime(arguments, file).flow_log;
+    assert_eq!(place(&["--flow-log", "/g"]), Some(LogConfig { files: 3, ..LogConfig::at("/g".into()) }));
+    let here = std::env::current_dir().unwrap();
+    assert_eq!(place(&["--flow-log", "g"]).unwrap().path, here.join("g"));
+    assert_eq!(runtime(&["--flow-log", "/g"], "").flow_log, Some(LogConfig::at("/g".into())));
 }
 
 #[test]
@@ -138,6 +146,14 @@ fn what_cannot_be_asked_for_is_refused_before_anybody_is_asked() {
         let outcome = Cli::try_parse_from(["weft"].into_iter().chain(right.split(' ')));
         assert!(outcome.is_ok(), "'{right}': {outcome:?}");
     }
+}
+
+#[test]
+fn only_conversations_have_hubbles_format() {
+    let sensible = |line: &str| Cli::try_parse_from(line.split(' ')).unwrap().is_sensible();
+    assert!(sensible("weft -o hubble flows --last 3").is_ok());
+    let refusal = sensible("weft -o hubble port list").unwrap_err();
+    assert!(refusal.use_stderr() && refusal.to_string().contains("only flows has the format hubble"), "{refusal}");
 }
 
 #[test]

@@ -3,16 +3,13 @@
 use std::collections::HashMap;
 use std::ops::Range;
 use std::path::{Path, PathBuf};
-use std::time::Duration;
 
 use serde::{Deserialize, Serialize};
 use toml::Spanned;
 
+use super::flow_table::FlowsTable;
 use super::port_table::{Fault, PortTable};
-use super::runtime::{
-    AGING_SECS, DatapathChoice, FLOW_ACTIVE_SECS, FLOW_CLOSED_SECS, FLOW_IDLE_SECS, FLOWS_MAX, Flows, Metrics, Runtime,
-    STATIONS_MAX,
-};
+use super::runtime::{AGING_SECS, DatapathChoice, Metrics, Runtime, STATIONS_MAX};
 use super::values::Bounded;
 use crate::port::spec::{Attachment, Origin, PortSpec};
 
@@ -20,12 +17,6 @@ use crate::port::spec::{Attachment, Origin, PortSpec};
 type AgingSecs = Bounded<1, 1_000_000>;
 /// How many stations may be remembered.
 type StationsMax = Bounded<1, 1_048_576>;
-/// How many flows may be remembered.
-type FlowsMax = Bounded<64, 16_777_216>;
-/// How many of one port.
-type FlowsPerPort = Bounded<1, 16_777_216>;
-/// How long flows are kept, in seconds.
-type FlowSecs = Bounded<1, 86_400>;
 
 /// Why a configuration was refused.
 #[derive(Debug, thiserror::Error)]
@@ -97,65 +88,6 @@ pub struct MetricsTable {
     pub listen: Metrics,
 }
 
-/// `[flows]`
-#[derive(Clone, Copy, Debug, PartialEq, Serialize, Deserialize)]
-#[serde(deny_unknown_fields, default)]
-pub struct FlowsTable {
-    /// Whether they are accounted at all.
-    pub enabled: bool,
-    /// Flows at most over IPv4 and no IP; over IPv6 half as many.
-    pub max: FlowsMax,
-    /// Of these those that one port may have; a quarter by default.
-    #[serde(skip_serializing_if = "Option::is_none")]
-    pub per_port: Option<FlowsPerPort>,
-    /// How long a silent flow is kept.
-    pub idle_secs: FlowSecs,
-    /// How long after FIN or RST.
-    pub closed_secs: FlowSecs,
-    /// How often a long conversation is recorded.
-    pub active_secs: FlowSecs,
-}
-
-impl Default for FlowsTable {
-    fn default() -> Self {
-        Self {
-            enabled: true,
-            max: FlowsMax::fixed(FLOWS_MAX),
-            per_port: None,
-            idle_secs: FlowSecs::fixed(FLOW_IDLE_SECS),
-            closed_secs: FlowSecs::fixed(FLOW_CLOSED_SECS),
-            active_secs: FlowSecs::fixed(FLOW_ACTIVE_SECS),
-        }
-    }
-}
-
-impl FlowsTable {
-    /// What the daemon runs on.
-    pub fn flows(&self) -> Flows {
-        let secs = |value: FlowSecs| Duration::from_secs(u64::from(value.get()));
-        Flows {
-            enabled: self.enabled,
-            max: self.max.get(),
-            per_port: self.per_port.map_or(Flows::share(self.max.get()), Bounded::get),
-            idle: secs(self.idle_secs),
-            closed: secs(self.closed_secs),
-            active: secs(self.active_secs),
-        }
-    }
-
-    fn describe(flows: &Flows) -> Result<Self, String> {
-        let secs = |time: Duration| FlowSecs::try_from(i64::try_from(time.as_secs()).unwrap_or(i64::MAX));
-        Ok(Self {
-            enabled: flows.enabled,
-            max: FlowsMax::try_from(i64::from(flows.max))?,
-            per_port: Some(FlowsPerPort::try_from(i64::from(flows.per_port))?),
-            idle_secs: secs(flows.idle)?,
-            closed_secs: secs(flows.closed)?,
-            active_secs: secs(flows.active)?,
-        })
-    }
-}
-
 /// A file that was read and checked.
 #[derive(Clone, Debug, Default, PartialEq)]
 pub struct Config {
@@ -173,6 +105,7 @@ impl Config {
             ConfigError::Wrong { path: path.to_owned(), line, column, message: fault.message }
         };
         let file: File = toml::from_str(text).map_err(|e| wrong(fault_of(&e)))?;
+        file.flows.check().map_err(wrong)?;
         let ports = file.ports(text).map_err(wrong)?;
         Ok(Self { file, ports })
     }
@@ -190,7 +123,7 @@ impl File {
                 stations_max: StationsMax::try_from(stations)?,
             },
             metrics: MetricsTable { listen: Metrics(runtime.metrics) },
-            flows: FlowsTable::describe(&runtime.flows)?,
+            flows: FlowsTable::describe(&runtime.flows, runtime.flow_log.as_ref())?,
             port: ports.iter().map(PortTable::try_from).collect::<Result<_, _>>()?,
         })
     }

@@ -5,17 +5,19 @@
 //! the file, the command line and the API ([`PortTable`]), so a port that one of them takes is a port that all take.
 
 mod file;
+mod flow_table;
 mod port_table;
 mod runtime;
 mod values;
 
-pub use file::{Config, ConfigError, File, FlowsTable, MetricsTable, SwitchTable};
+pub use file::{Config, ConfigError, File, MetricsTable, SwitchTable};
+pub use flow_table::{FlowsTable, LogTable};
 pub use port_table::{Fault, FloodRate, Mtu, PortTable, StationLimit, placed};
 pub use runtime::{
-    AGING_SECS, Datapath, DatapathChoice, Flows, Hook, LogFormat, LogLevel, METRICS_LISTEN, Metrics, NAME, OnStop,
-    Runtime, STATE_DIR, STATIONS_MAX, socket_path, state_dir,
+    AGING_SECS, Datapath, DatapathChoice, Flows, Hook, LogConfig, LogFormat, LogLevel, METRICS_LISTEN, Metrics, NAME,
+    OnStop, Runtime, STATE_DIR, STATIONS_MAX, socket_path, state_dir,
 };
-pub use values::{Bounded, Cidr, Netns, StationMac};
+pub use values::{Bounded, Cidr, FilePath, Netns, StationMac};
 
 #[cfg(test)]
 mod tests;

@@ -31,6 +31,11 @@ pub(super) const FLOW_CLOSED_SECS: u32 = 10;
 /// How often a long conversation is recorded by default, in seconds.
 pub(super) const FLOW_ACTIVE_SECS: u32 = 300;
 
+/// How large a file of the flow log becomes by default, in MiB.
+pub(super) const LOG_MAX_MIB: u32 = 64;
+/// How many full files of the flow log are kept by default.
+pub(super) const LOG_FILES: u32 = 8;
+
 /// The socket of an instance.
 pub fn socket_path(name: &IfName) -> PathBuf {
     PathBuf::from(format!("/run/weft/{name}.sock"))
@@ -205,6 +210,8 @@ pub struct Runtime {
     pub stations_max: usize,
     /// What of flows is kept, and how long.
     pub flows: Flows,
+    /// Where records of conversations are written, if at all.
+    pub flow_log: Option<LogConfig>,
     /// The file, to be read again at SIGHUP.
     pub config_path: Option<PathBuf>,
 }
@@ -243,5 +250,27 @@ impl Flows {
     /// What one port may have of the table by default: a quarter, so that one guest cannot take it.
     pub const fn share(max: u32) -> u32 {
         if max < 4 { 1 } else { max / 4 }
+    }
+}
+
+/// Where records of conversations are written, and how much of them is kept.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct LogConfig {
+    /// The file; the full ones are beside it, as `PATH.1` (the youngest) to `PATH.<files>`.
+    pub path: PathBuf,
+    /// No file becomes larger.
+    pub max_bytes: u64,
+    /// Full files kept, beside the one that is written.
+    pub files: u32,
+}
+
+impl LogConfig {
+    /// A log at this place, with the default sizes.
+    pub fn at(path: PathBuf) -> Self {
+        Self { path, max_bytes: Self::bytes(LOG_MAX_MIB), files: LOG_FILES }
+    }
+
+    pub(super) const fn bytes(mib: u32) -> u64 {
+        (mib as u64) << 20
     }
 }

@@ -60,6 +60,7 @@ fn runtime() -> Runtime {
         aging: Duration::from_secs(7),
         stations_max: 99,
         flows: Flows { max: 1000, per_port: 77, ..Flows::default() },
+        flow_log: Some(LogConfig { path: PathBuf::from("/var/log/f"), max_bytes: 3 << 20, files: 2 }),
         config_path: None,
     }
 }
@@ -76,6 +77,8 @@ fn what_is_exported_can_be_applied_and_is_the_same() {
     assert_eq!(again.file.switch.datapath, DatapathChoice::Userspace);
     assert_eq!(again.file.switch.aging_secs.get(), 7);
     assert_eq!(again.file.metrics.listen, Metrics(None));
+    assert_eq!(again.file.flows.flows(), runtime().flows);
+    assert_eq!(again.file.flows.log(), runtime().flow_log);
 }
 
 /// Refused texts: what is wrong, where, and words of the message.
@@ -93,6 +96,13 @@ const WRONG: &[(&str, usize, usize, &str)] = &[
     ),
     ("[switch\n", 1, 8, "unclosed table"),
     ("[metrics]\nlisten = \"here\"\n", 2, 10, "'here' is not an address and port"),
+    ("[flows.log]\n", 1, 1, "missing field `path`"),
+    ("[flows.log]\npath = \"flows\"\n", 2, 8, "'flows' is not the absolute path of a file"),
+    ("[flows.log]\npath = \"/var/log/\"\n", 2, 8, "write it as /var/log/weft/flows.jsonl"),
+    ("[flows.log]\npath = \"/f\"\nmax_mib = 0\n", 3, 11, "take a number from 1 to 1048576"),
+    ("[flows.log]\npath = \"/f\"\nfiles = 1000\n", 3, 9, "take a number from 1 to 999"),
+    ("[flows.log]\npath = \"/f\"\nsize = 1\n", 3, 1, "unknown field `size`"),
+    ("[flows]\nenabled = false\n[flows.log]\npath = \"/f\"\n", 4, 8, "there is nothing to log"),
     ("[[port]]\nnetdev = \"a\"\n", 1, 1, "missing field `name`"),
     ("[[port]]\nname = \"\"\nnetdev = \"a\"\n", 2, 8, "must not be empty"),
     ("[[port]]\nname = \"a/b\"\nnetdev = \"a\"\n", 2, 8, "contains '/'"),

@@ -2,12 +2,16 @@
 
 use std::fmt;
 use std::net::IpAddr;
+use std::path::Path;
 use std::str::FromStr;
 
 use serde::de::{self, Visitor};
 use serde::{Deserialize, Deserializer, Serialize};
 
 use crate::port::spec::Mac;
+
+/// Longest path: the kernel's limit, less what rotation appends.
+const FILE_PATH_BYTES_MAX: usize = 4000;
 
 /// A type that is read from and written as text. Read by a visitor of its own, for then an error belongs to the value; with
 /// `#[serde(try_from)]` it would belong to the list around it, and so would the position that an operator is told.
@@ -125,6 +129,35 @@ impl FromStr for Netns {
     }
 }
 
+/// The absolute path of a file.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize)]
+#[serde(into = "String")]
+pub struct FilePath(String);
+text_type!(FilePath, "the absolute path of a file");
+
+impl FilePath {
+    /// The path.
+    pub fn as_path(&self) -> &Path {
+        Path::new(&self.0)
+    }
+}
+
+impl FromStr for FilePath {
+    type Err = String;
+    fn from_str(text: &str) -> Result<Self, String> {
+        let names_a_file = Path::new(text).file_name().is_some() && !text.ends_with(['/', '.']);
+        let sane = text.len() <= FILE_PATH_BYTES_MAX && !text.contains(char::is_control);
+        if sane && names_a_file && text.starts_with('/') {
+            Ok(Self(text.to_owned()))
+        } else {
+            Err(format!(
+                "'{}' is not the absolute path of a file; write it as /var/log/weft/flows.jsonl",
+                text.escape_default()
+            ))
+        }
+    }
+}
+
 /// A whole number within limits.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(try_from = "i64", into = "i64")]
@@ -189,6 +222,17 @@ mod tests {
         for wrong in ["198.18.0.1", "198.18.0.1/33", "198.18.0.1/", "198.18.0/24", "2001:db8::1/129", "a/b", "/", ""] {
             assert!(wrong.parse::<Cidr>().is_err(), "{wrong} was taken");
         }
+    }
+
+    #[test]
+    fn a_path_is_absolute_and_names_a_file() {
+        for right in ["/f", "/var/log/weft/flows.jsonl", "/a b/é"] {
+            assert!(right.parse::<FilePath>().is_ok(), "{right} was refused");
+        }
+        for wrong in ["", "/", "flows.jsonl", "./f", "/var/log/", "/var/..", "/var/.", "/a\nb", "/a\0", "~/f"] {
+            assert!(wrong.parse::<FilePath>().is_err(), "{wrong} was taken");
+        }
+        assert!(format!("/{}", "f".repeat(FILE_PATH_BYTES_MAX)).parse::<FilePath>().is_err());
     }
 
     #[test]

@@ -48,7 +48,7 @@ pub enum Direction {
 /// One record. `source` is who began.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize, ToSchema)]
 pub struct Record {
-    /// The conversation's: the same in all its records, and in no other's of this switch.
+    /// The conversation's name: the same in all its records, and in no other's of this switch.
     pub id: String,
     /// When the conversation began.
     #[schema(value_type = String, format = DateTime)]
@@ -63,18 +63,18 @@ pub struct Record {
     pub end_reason: Option<EndReason>,
     /// It went on already when the daemon started: records of an earlier daemon may hold part of this one's counts.
     pub resumed: bool,
-    /// The switch.
+    /// The switch's name.
     pub switch: String,
     /// The VLAN of the frame's own outer tag.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub vlan: Option<u16>,
-    /// The VLAN of the tag behind it.
+    /// The VLAN of the tag behind the outer one.
     #[serde(rename = "vlan.inner", default, skip_serializing_if = "Option::is_none")]
     pub inner_vlan: Option<u16>,
     /// The port of who began.
     #[serde(rename = "source.port_name")]
     pub source_port_name: String,
-    /// That port's labels.
+    /// Labels of the port of who began.
     #[serde(rename = "source.labels", default, skip_serializing_if = "BTreeMap::is_empty")]
     pub source_labels: BTreeMap<String, String>,
     /// Station of who began.
@@ -91,7 +91,7 @@ pub struct Record {
     /// The port of who answered, or that it was sent to; nothing when it was sent to all, or to none.
     #[serde(rename = "destination.port_name", default, skip_serializing_if = "Option::is_none")]
     pub destination_port_name: Option<String>,
-    /// That port's labels.
+    /// Labels of the destination's port.
     #[serde(rename = "destination.labels", default, skip_serializing_if = "BTreeMap::is_empty")]
     pub destination_labels: BTreeMap<String, String>,
     /// Station, or group, that it was sent to.
@@ -111,7 +111,7 @@ pub struct Record {
     /// `tcp`, `udp`, `icmp`, `ipv6-icmp`, … or the protocol's number.
     #[serde(rename = "network.transport", default, skip_serializing_if = "Option::is_none")]
     pub network_transport: Option<String>,
-    /// Fragments: they have no ports.
+    /// Whether these are fragments, which have no ports.
     pub fragment: bool,
     /// ICMP type of who began.
     #[serde(rename = "icmp.type", default, skip_serializing_if = "Option::is_none")]
@@ -129,31 +129,31 @@ pub struct Record {
     /// Frames of who began; a super-frame counts once.
     #[serde(rename = "forward.frames")]
     pub forward_frames: u64,
-    /// The same as a wire would have carried them.
+    /// Frames of who began as a wire would have carried them.
     #[serde(rename = "forward.wire_frames")]
     pub forward_wire_frames: u64,
-    /// Bytes, tags included, FCS not.
+    /// Bytes of who began, tags included, FCS not; a super-frame counts once.
     #[serde(rename = "forward.bytes")]
     pub forward_bytes: u64,
-    /// The same as a wire would have carried them.
+    /// Bytes of who began as a wire would have carried them.
     #[serde(rename = "forward.wire_bytes")]
     pub forward_wire_bytes: u64,
-    /// Of the frames: those that the reflex dropped.
+    /// Of the frames of who began: those that the reflex dropped.
     #[serde(rename = "forward.dropped_frames")]
     pub forward_dropped_frames: u64,
-    /// Frames sent back.
+    /// Frames sent back; a super-frame counts once.
     #[serde(rename = "reverse.frames")]
     pub reverse_frames: u64,
-    /// The same as a wire would have carried them.
+    /// Frames sent back as a wire would have carried them.
     #[serde(rename = "reverse.wire_frames")]
     pub reverse_wire_frames: u64,
-    /// Bytes, tags included, FCS not.
+    /// Bytes sent back, tags included, FCS not; a super-frame counts once.
     #[serde(rename = "reverse.bytes")]
     pub reverse_bytes: u64,
-    /// The same as a wire would have carried them.
+    /// Bytes sent back as a wire would have carried them.
     #[serde(rename = "reverse.wire_bytes")]
     pub reverse_wire_bytes: u64,
-    /// Of the frames: those that the reflex dropped.
+    /// Of the frames sent back: those that the reflex dropped.
     #[serde(rename = "reverse.dropped_frames")]
     pub reverse_dropped_frames: u64,
     /// What TCP says; absent for everything else.
@@ -177,19 +177,19 @@ pub struct TcpRecord {
     /// Round trip of the handshake, as the source would have measured it, in µs.
     #[serde(rename = "tcp.handshake_rtt_us", default, skip_serializing_if = "Option::is_none")]
     pub handshake_rtt_us: Option<u64>,
-    /// Its part between the switch and the source.
+    /// The handshake's part between the switch and the source, in µs.
     #[serde(rename = "tcp.handshake_rtt_source_us", default, skip_serializing_if = "Option::is_none")]
     pub handshake_rtt_source_us: Option<u64>,
-    /// Its part between the switch and the destination.
+    /// The handshake's part between the switch and the destination, in µs.
     #[serde(rename = "tcp.handshake_rtt_destination_us", default, skip_serializing_if = "Option::is_none")]
     pub handshake_rtt_destination_us: Option<u64>,
     /// Segments sent again, by both.
     #[serde(rename = "tcp.retransmits")]
     pub retransmits: u64,
-    /// Of these: by who began.
+    /// Segments sent again by who began.
     #[serde(rename = "forward.tcp_retransmits")]
     pub forward_retransmits: u64,
-    /// Of these: by who answered.
+    /// Segments sent again by who answered.
     #[serde(rename = "reverse.tcp_retransmits")]
     pub reverse_retransmits: u64,
     /// Payload bytes sent again, by both.

@@ -2,7 +2,7 @@
 
 use std::cmp::Ordering;
 
-use switch_common::{BrainPort, DropCell, DropReason};
+use switch_common::{BrainPort, DropCell, DropReason, PortCounters, Tally};
 
 use super::{LawResult, PortNumbers, Snapshot};
 
@@ -61,7 +61,10 @@ impl Sides {
 /// Every law for every port and for the switch.
 pub(super) fn sides(snapshot: &Snapshot) -> Vec<Sides> {
     let ports = snapshot.ports.iter();
-    ports.flat_map(|port| of_port(port).into_iter().chain(of_netdev(port))).chain(of_switch(snapshot)).collect()
+    ports
+        .flat_map(|port| of_port(port).into_iter().chain(of_flows(port)).chain(of_netdev(port)))
+        .chain(of_switch(snapshot))
+        .collect()
 }
 
 /// Two sides that must be equal, of a port.
@@ -99,6 +102,47 @@ fn of_port(port: &PortNumbers) -> [Sides; 4] {
             counters.copies + brain.copies,
             counters.egress.frames + frames(&drops.egress) + frames(&brain.egress_drops),
         ),
+    ]
+}
+
+/// L4, in frames, bytes and wire frames. Refused before it is accounted: what a port sends that is down, and what is malformed or a
+/// bad offload.
+fn of_flows(port: &PortNumbers) -> Vec<Sides> {
+    let Some(flows) = port.flows else { return Vec::new() };
+    let PortCounters { ingress, overflow, unparsable, .. } = port.counters;
+    let refused = [DropReason::PortDown, DropReason::Malformed, DropReason::BadOffload]
+        .iter()
+        .filter_map(|reason| port.drops.ingress.get(*reason as usize))
+        .fold(DropCell::default(), |sum, cell| DropCell {
+            frames: sum.frames + cell.frames,
+            bytes: sum.bytes + cell.bytes,
+        });
+    let sum = |field: fn(&Tally) -> u64| field(&flows) + field(&overflow) + field(&unparsable);
+    let law = |what, left, right| equal("L4", &port.name, what, left, right);
+    let lost: fn(u64, u64) -> Option<String> =
+        |left, right| (left > right).then(|| format!("{} refused", left - right));
+    let extra = law(
+        "extra wire frames that came in = of flows + overflow + unparsable",
+        ingress.extra_frames,
+        sum(|t| t.extra_frames),
+    );
+    vec![
+        law(
+            "accepted frames = of flows + overflow + unparsable",
+            ingress.frames.saturating_sub(refused.frames),
+            sum(|tally| tally.frames),
+        ),
+        law(
+            "accepted bytes = of flows + overflow + unparsable",
+            ingress.bytes.saturating_sub(refused.bytes),
+            sum(|tally| tally.bytes),
+        ),
+        // What a refused super-frame weighs on a wire is booked nowhere.
+        Sides {
+            bounds: if refused.frames == 0 { extra.bounds } else { Bounds { least: 0, ..extra.bounds } },
+            note: lost,
+            ..extra
+        },
     ]
 }
 

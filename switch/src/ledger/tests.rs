@@ -41,6 +41,7 @@ fn port(name: &str, id: u16) -> PortNumbers {
         drops: PortDrops::default(),
         brain: BrainPort::default(),
         netdev: None,
+        flows: None,
     }
 }
 
@@ -226,4 +227,36 @@ fn a_port_that_came_or_went_meanwhile_is_left_out() {
     let results = check_moving(&quiet(), &quiet(), &after);
     assert!(results.iter().any(|result| result.what.starts_with("ann")));
     assert!(!results.iter().any(|result| result.what.starts_with("bob")));
+}
+
+/// The quiet switch with Ann's frames weighed, and accounted: 6 in flows, 2 beyond their table, 1 unparsable, 1 refused before.
+fn accounted() -> Snapshot {
+    let mut snapshot = quiet();
+    let ann = &mut snapshot.ports[0];
+    ann.counters.ingress = Tally { frames: 10, bytes: 1000, extra_frames: 7, extra_bytes: 70 };
+    ann.drops.ingress[DropReason::BadOffload as usize].bytes = 100;
+    ann.counters.overflow = Tally { frames: 2, bytes: 200, extra_frames: 3, extra_bytes: 30 };
+    ann.counters.unparsable = Tally { frames: 1, bytes: 60, ..Tally::default() };
+    ann.flows = Some(Tally { frames: 6, bytes: 640, extra_frames: 4, extra_bytes: 40 });
+    snapshot
+}
+
+#[test]
+fn a_frame_that_is_in_no_flow_and_nowhere_else_breaks_l4() {
+    let broken_by = |spoil: fn(&mut PortNumbers)| {
+        let mut snapshot = accounted();
+        spoil(&mut snapshot.ports[0]);
+        broken(&check_quiet(&snapshot))
+    };
+    assert_eq!(broken_by(|_| {}), [""; 0]);
+    let frames = ["L4 ann: accepted frames = of flows + overflow + unparsable"];
+    assert_eq!(broken_by(|ann| ann.flows.as_mut().unwrap().frames -= 1), frames);
+    assert_eq!(broken_by(|ann| ann.counters.overflow.frames += 1), frames);
+    assert_eq!(broken_by(|ann| ann.counters.unparsable.frames = 0), frames);
+    let bytes = ["L4 ann: accepted bytes = of flows + overflow + unparsable"];
+    assert_eq!(broken_by(|ann| ann.flows.as_mut().unwrap().bytes += 1), bytes);
+    assert_eq!(broken_by(|ann| ann.drops.ingress[DropReason::BadOffload as usize].bytes = 0), bytes);
+    let extra = ["L4 ann: extra wire frames that came in = of flows + overflow + unparsable"];
+    assert_eq!(broken_by(|ann| ann.flows.as_mut().unwrap().extra_frames += 1), extra, "more than came in");
+    assert_eq!(broken_by(|ann| ann.flows = None), [""; 0], "a switch without flows keeps no such books");
 }

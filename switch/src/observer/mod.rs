@@ -122,8 +122,6 @@ pub struct Losses {
     pub records_log: u64,
     /// Records that followers were too slow for.
     pub records_follow: u64,
-    /// Evidence of drops.
-    pub evidence: u64,
     /// Sweeps that could not read the entries.
     pub sweeps: u64,
 }

@@ -211,7 +211,6 @@ impl<S: Source> Worker<S> {
         let losses = Losses {
             records_log: self.outlets.iter().map(|outlet| outlet.lost()).sum(),
             records_follow: self.shared.follow_lost.load(Ordering::Relaxed),
-            evidence: 0,
             sweeps: self.failed_sweeps,
         };
         let mut seen = hold(&self.shared.seen);

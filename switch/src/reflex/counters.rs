@@ -140,13 +140,17 @@ impl Reflex {
         Ok(lost)
     }
 
-    /// All zeros for a port id that is given to a new port. Only while no program counts for it: not attached, no
+    /// All zeros for a port id that is given to a new port; what flows of an earlier port there are go, too. Only while no program counts for it: not attached, no
     /// `PortConfig`, and a [`Self::grace`] since.
     ///
     /// # Errors
     /// The kernel's.
     pub fn reset_counters(&mut self, id: PortId) -> Result<(), ReflexError> {
         let index = u32::from(id.get());
+        // Reading the whole table for them is worth it only when there are some.
+        if self.buckets(id)?.flows_used != self.brain.port(id.index()).flows_freed.get() {
+            self.maps.flows.forget_port(id)?;
+        }
         let cpus = aya::util::nr_cpus().map_err(|(_, source)| ReflexError::map("COUNTERS")(source))?;
         let zeros = aya::maps::PerCpuValues::try_from(vec![PortCounters::default(); cpus]);
         let zeros = zeros.map_err(ReflexError::map("COUNTERS"))?;

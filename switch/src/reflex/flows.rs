@@ -4,8 +4,8 @@ use std::collections::HashMap;
 use std::os::fd::{AsFd, OwnedFd};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
-use switch_common::Tally;
 use switch_common::flow::{FLOW_PORT_MASK, FlowKey4, FlowKey6, FlowValue, FlowValue6};
+use switch_common::{PortId, Tally};
 
 use super::brain::BrainPage;
 use super::error::ReflexError;
@@ -88,6 +88,27 @@ impl FlowMaps {
             if sys::delete(self.0.v6.as_fd(), key).map_err(ReflexError::map("FLOWS6"))? {
                 book(brain, key.pair.ingress, value);
             }
+        }
+        Ok(())
+    }
+
+    /// Deletes every flow of a port that is not attached, without a word of what they counted.
+    ///
+    /// # Errors
+    /// The kernel's.
+    pub(super) fn forget_port(&self, id: PortId) -> Result<(), ReflexError> {
+        let _freeing = self.hold();
+        let (mut v4, mut v6) = (Vec::new(), Vec::new());
+        let is_its = |ingress: u16| ingress & FLOW_PORT_MASK == id.get();
+        self.read(
+            |key, _| v4.extend(is_its(key.pair.ingress).then_some(*key)),
+            |key, _| v6.extend(is_its(key.pair.ingress).then_some(*key)),
+        )?;
+        for key in &v4 {
+            sys::delete(self.0.v4.as_fd(), key).map_err(ReflexError::map("FLOWS4"))?;
+        }
+        for key in &v6 {
+            sys::delete(self.0.v6.as_fd(), key).map_err(ReflexError::map("FLOWS6"))?;
         }
         Ok(())
     }
