@@ -20,6 +20,7 @@ mod handle;
 mod ids;
 mod links;
 pub mod lost;
+mod sample;
 mod stop;
 
 use std::collections::BTreeMap;

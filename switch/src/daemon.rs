@@ -125,7 +125,7 @@ async fn serve(runtime: &Runtime) -> Result<()> {
 
     let (stop, stopped) = watch::channel(false);
     let api = tokio::spawn(socket.serve(handle.clone(), told(stopped.clone())));
-    let health = health.map(|listener| tokio::spawn(web::serve(listener, handle.clone(), told(stopped))));
+    let health = health.map(|listener| tokio::spawn(web::serve(listener, handle.clone(), web::LIMITS, told(stopped))));
     handle.set_ready(true);
     lock.say_ready()?;
     let (name, datapath, socket) = (&runtime.name, runtime.datapath, runtime.socket.display());

@@ -17,6 +17,7 @@ pub mod flow;
 pub mod forwarding;
 pub mod frame;
 pub mod ledger;
+pub mod metrics;
 pub mod observer;
 pub mod policy;
 pub mod port;

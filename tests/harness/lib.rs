@@ -23,6 +23,7 @@ pub mod pcap;
 pub mod play;
 pub mod requirements;
 pub mod scenario;
+pub mod scrape;
 pub mod station;
 pub mod stream;
 mod sys;

@@ -1,5 +1,5 @@
 //! What a test needs of the machine. A test that lacks it says so and counts as skipped; `WEFT_TESTS_REQUIRE` (a list as
-//! `root,bpf,kvm,linux_guest,qemu,pcaps`) turns that skip into a failure.
+//! `root,bpf,kvm,linux_guest,qemu,pcaps,prometheus`) turns that skip into a failure.
 
 use std::env;
 use std::fmt;
@@ -26,6 +26,8 @@ pub enum Need {
     Nft,
     /// A folder of pcap files in `WEFT_PCAPS`.
     Pcaps,
+    /// Prometheus and its promtool.
+    Prometheus,
 }
 
 impl Need {
@@ -39,6 +41,7 @@ impl Need {
             Self::Qemu => "qemu",
             Self::Nft => "nft",
             Self::Pcaps => "pcaps",
+            Self::Prometheus => "prometheus",
         }
     }
 
@@ -61,10 +64,8 @@ impl Need {
                 let named = env::var_os(linux::KERNEL).is_some();
                 (!named).then(|| format!("{} names no kernel that KVM runs here", linux::KERNEL))
             }),
-            Self::Qemu => ["qemu-system-x86_64", "busybox", "cpio", "dpkg-deb", "apt-get", "strip"]
-                .into_iter()
-                .find(|program| on_path(program).is_none())
-                .map(|program| format!("{program} is not on PATH")),
+            Self::Qemu => missing(&["qemu-system-x86_64", "busybox", "cpio", "dpkg-deb", "apt-get", "strip"]),
+            Self::Prometheus => missing(&["prometheus", "promtool"]),
             Self::Nft => {
                 let Some(nft) = on_path("nft") else { return Some("nft is not on PATH".to_owned()) };
                 let asked = std::process::Command::new(nft).args(["list", "tables"]).output();
@@ -83,6 +84,12 @@ impl fmt::Display for Need {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.write_str(self.word())
     }
+}
+
+/// The first of these programs that is not there.
+fn missing(programs: &[&str]) -> Option<String> {
+    let program = programs.iter().find(|program| on_path(program).is_none())?;
+    Some(format!("{program} is not on PATH"))
 }
 
 /// The folder of pcap files to replay.

@@ -40,6 +40,7 @@ mod lifecycle;
 mod links;
 mod linux_guests;
 mod memory;
+mod metrics;
 mod micro_guests;
 mod reasons;
 mod replay;

@@ -12,6 +12,7 @@ use super::schema::{Change, Diff, DropInfo, LawReport, LedgerReport, PortInfo, S
 use super::{Control, ControlError, Witnessed};
 use crate::config::{File, PortTable};
 use crate::flow::{Filter, Record};
+use crate::metrics::Sample;
 use crate::port::spec::{Mac, PortName, PortSpec, PortState};
 
 #[derive(Debug)]
@@ -22,6 +23,8 @@ pub(crate) struct World {
     pub(crate) is_ready: bool,
     pub(crate) settled: Option<Duration>,
     pub(crate) is_unbalanced: bool,
+    pub(crate) sample: Sample,
+    pub(crate) samples: u64,
     pub(crate) records: Vec<Arc<Record>>,
     pub(crate) ended: broadcast::Sender<Arc<Record>>,
     pub(crate) lagged: u64,
@@ -43,6 +46,8 @@ impl Default for World {
             records: Vec::new(),
             ended: broadcast::Sender::new(FOLLOW_MAX),
             lagged: 0,
+            sample: Sample::default(),
+            samples: 0,
             evidence: broadcast::Sender::new(16),
         }
     }
@@ -173,6 +178,12 @@ impl Control for Fake {
 
     async fn drops(&self) -> Vec<DropInfo> {
         self.world().drops.clone()
+    }
+
+    async fn sample(&self) -> Result<Sample, ControlError> {
+        let mut world = self.world();
+        world.samples += 1;
+        Ok(Sample { name: "weft-test".to_owned(), ..world.sample.clone() })
     }
 
     async fn flows(&self, filter: Filter, last: usize) -> Vec<Arc<Record>> {

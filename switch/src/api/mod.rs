@@ -29,6 +29,7 @@ use tokio::sync::broadcast;
 
 use crate::config;
 use crate::flow::{Filter, Record};
+use crate::metrics;
 use crate::port::spec::{Mac, PortName, PortSpec};
 use schema::{Diff, DropInfo, LedgerReport, PortInfo, Sample, Side, StationInfo, Status};
 
@@ -101,6 +102,8 @@ pub trait Control: Clone + Send + Sync + 'static {
     fn ledger(&self, settle: Option<Duration>) -> impl Future<Output = LedgerReport> + Send;
     /// What did not arrive, by port, side and reason; only what is not zero.
     fn drops(&self) -> impl Future<Output = Vec<DropInfo>> + Send;
+    /// Everything that metrics tell.
+    fn sample(&self) -> impl Future<Output = Result<metrics::Sample, ControlError>> + Send;
     /// Conversations that go on and that ended not long ago: of those that are asked for the `last`, by the time of their last
     /// frame.
     fn flows(&self, filter: Filter, last: usize) -> impl Future<Output = Vec<Arc<Record>>> + Send;

@@ -346,7 +346,7 @@ async fn monitoring_sees_a_daemon_that_is_healthy_before_it_is_ready() {
     let fake = Fake::default();
     let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
     let address = listener.local_addr().unwrap();
-    let task = tokio::spawn(web::serve(listener, fake.clone(), std::future::pending()));
+    let task = tokio::spawn(web::serve(listener, fake.clone(), web::LIMITS, std::future::pending()));
     let get = async |path: &str| {
         use tokio::io::{AsyncReadExt, AsyncWriteExt};
         let mut stream = TcpStream::connect(address).await.unwrap();

@@ -5,6 +5,7 @@ use std::net::IpAddr;
 
 use clap::Args;
 use serde::Deserialize;
+use switch_common::flow::{TCP_FIN, TCP_RST};
 
 use super::Global;
 use super::filters::Filters;
@@ -209,8 +210,10 @@ fn rtt(record: &Record) -> String {
 
 fn state(record: &Record) -> String {
     let is_half_open = record.tcp.as_ref().is_some_and(|tcp| tcp.half_open);
+    let is_closing = record.tcp.as_ref().is_some_and(|tcp| tcp.flags.any(TCP_FIN | TCP_RST));
     match record.end_reason {
         None | Some(EndReason::Idle) if is_half_open => "half_open",
+        None if is_closing => "closing",
         None => "live",
         Some(EndReason::Fin) => "fin",
         Some(EndReason::Reset) => "reset",

@@ -20,11 +20,11 @@ const LOOK_EVERY: Duration = Duration::from_millis(20);
 const LOOKS_ALIKE: u32 = 3;
 
 /// A port's counters of both halves.
-struct Numbers {
-    counters: PortCounters,
-    drops: PortDrops,
-    brain: BrainPort,
-    punted: u64,
+pub(super) struct Numbers {
+    pub(super) counters: PortCounters,
+    pub(super) drops: PortDrops,
+    pub(super) brain: BrainPort,
+    pub(super) punted: u64,
 }
 
 impl Control {
@@ -227,7 +227,7 @@ fn report(quiet: bool, laws: Vec<LawResult>) -> LedgerReport {
 }
 
 /// Every cell that is not zero, both halves added up.
-fn dropped(numbers: &Numbers) -> impl Iterator<Item = (Side, DropReason, DropCell)> {
+pub(super) fn dropped(numbers: &Numbers) -> impl Iterator<Item = (Side, DropReason, DropCell)> {
     let sides = [
         (Side::Ingress, &numbers.drops.ingress, &numbers.brain.ingress_drops),
         (Side::Egress, &numbers.drops.egress, &numbers.brain.egress_drops),

@@ -15,6 +15,8 @@ use crate::dataplane::commands::{Census, Command};
 use crate::dataplane::thread::now;
 use crate::evidence::Evidence;
 use crate::flow::{Filter, Record};
+use crate::metrics::Sample;
+use crate::metrics::process::Process;
 use crate::observer::Observer;
 use crate::port::monitor::LinkEvent;
 use crate::port::spec::{Mac, PortName, PortSpec};
@@ -162,6 +164,20 @@ impl api::Control for Handle {
 
     async fn drops(&self) -> Vec<DropInfo> {
         self.control.lock().await.drop_infos()
+    }
+
+    async fn sample(&self) -> Result<Sample, ControlError> {
+        let begin = Instant::now();
+        let (mut sample, commands, stations_max) = {
+            let control = self.control.lock().await;
+            let sample = control.sample().map_err(|error| ControlError::Failed(error.to_string()))?;
+            (sample, control.commands.clone(), control.runtime.stations_max)
+        };
+        let census = commands.ask(Command::Census).await?;
+        sample.count_in(&census, stations_max);
+        sample.process = Process::look();
+        sample.took = begin.elapsed();
+        Ok(sample)
     }
 
     async fn flows(&self, filter: Filter, last: usize) -> Vec<Arc<Record>> {

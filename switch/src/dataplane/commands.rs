@@ -19,6 +19,8 @@ pub struct Census {
     pub stations: usize,
     /// Stations that turned up on another port, since start.
     pub moves: u64,
+    /// Verdicts that the reflex repeats.
+    pub verdicts: usize,
 }
 
 /// One request.
@@ -107,7 +109,8 @@ impl<M: Medium, C: VerdictCache> Loop<M, C> {
             Command::Drained { done } => self.drain.wait(done),
             Command::Census(done) => {
                 let fdb = &self.tables.fdb;
-                answer(done, Census { stations: fdb.len(), moves: fdb.moves_total() });
+                let verdicts = self.verdicts.held();
+                answer(done, Census { stations: fdb.len(), moves: fdb.moves_total(), verdicts });
             }
             Command::Stop => return Next::Stop,
         }

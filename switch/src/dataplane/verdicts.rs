@@ -38,6 +38,8 @@ pub trait VerdictCache {
     }
     /// Names every pair that was used since the last call.
     fn seen_since_last(&mut self, each: &mut dyn FnMut(&PairKey));
+    /// How many pairs are remembered.
+    fn held(&self) -> usize;
 }
 
 /// Remembers nothing: for a loop without a kernel half.
@@ -50,6 +52,9 @@ impl VerdictCache for NoCache {
     fn forget_station(&mut self, _: VlanId, _: MacAddr) {}
     fn forget_where(&mut self, _: &mut dyn FnMut(&PairKey, &PairVerdict) -> bool) {}
     fn seen_since_last(&mut self, _: &mut dyn FnMut(&PairKey)) {}
+    fn held(&self) -> usize {
+        0
+    }
 }
 
 /// What the index knows of a pair that is in the kernel.
@@ -230,6 +235,10 @@ impl<S: PairStore> VerdictIndex<S> {
 }
 
 impl<S: PairStore> VerdictCache for VerdictIndex<S> {
+    fn held(&self) -> usize {
+        self.pairs.len()
+    }
+
     fn teach(&mut self, key: PairKey, mut verdict: PairVerdict, now: Nanos, forced: &Cell) {
         if self.obedience == Obedience::Notes {
             verdict.action |= VERDICT_PUNT;

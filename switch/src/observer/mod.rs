@@ -99,7 +99,7 @@ pub struct Setup {
 }
 
 /// What the last sweep left for those who only want to look.
-#[derive(Clone, Debug)]
+#[derive(Clone, Debug, Default)]
 pub struct Seen {
     /// The sums since the observer began.
     pub totals: Totals,

@@ -1,11 +1,35 @@
 //! What the kernel half has counted, port by port or all at once.
 
 use std::os::fd::AsFd;
+use std::time::Duration;
 
+use aya::programs::Program;
 use switch_common::{PORT_SLOTS, PortBuckets, PortCounters, PortDrops, PortId};
 
 use super::maps::CHUNK;
 use super::{BrainCells, Reflex, ReflexError, sys};
+
+/// What the kernel half counted for a port.
+#[derive(Clone, Copy, Debug, Default)]
+pub struct Counted {
+    /// Its counters, summed over CPUs.
+    pub counters: PortCounters,
+    /// Its drops.
+    pub drops: PortDrops,
+    /// Its punt bucket.
+    pub buckets: PortBuckets,
+}
+
+/// A program and how often it ran.
+#[derive(Clone, Debug)]
+pub struct ProgramRuns {
+    /// Its name in our object.
+    pub program: String,
+    /// How often.
+    pub runs: u64,
+    /// How long.
+    pub run_time: Duration,
+}
 
 impl Reflex {
     /// A port's counters, summed over CPUs.
@@ -85,6 +109,47 @@ impl Reflex {
         })
         .map_err(ReflexError::map("BUCKETS"))?;
         Ok(all)
+    }
+
+    /// What was counted for every port up to this id, by id from 0 on, in one system call per map. So a switch with few ports
+    /// does not read 4096 slots for each processor.
+    ///
+    /// # Errors
+    /// The kernel's.
+    pub fn counted(&self, last: u16) -> Result<Vec<Counted>, ReflexError> {
+        let count = (usize::from(last) + 1).min(PORT_SLOTS);
+        let cpus = aya::util::nr_cpus().map_err(|(_, source)| ReflexError::map("COUNTERS")(source))?;
+        let mut all = Vec::with_capacity(count);
+        let counters = self.maps.counters_fd.as_fd();
+        sys::lookup_first(counters, count, cpus, |per_cpu| {
+            all.push(Counted { counters: sum(per_cpu), ..Counted::default() });
+        })
+        .map_err(ReflexError::map("COUNTERS"))?;
+        let mut slots = all.iter_mut();
+        sys::lookup_first::<PortDrops>(self.maps.drops_fd.as_fd(), count, 1, |drops| {
+            if let (Some(slot), Some(drops)) = (slots.next(), drops.first()) {
+                slot.drops = *drops;
+            }
+        })
+        .map_err(ReflexError::map("DROPS"))?;
+        let mut slots = all.iter_mut();
+        sys::lookup_first::<PortBuckets>(self.maps.buckets_fd.as_fd(), count, 1, |buckets| {
+            if let (Some(slot), Some(buckets)) = (slots.next(), buckets.first()) {
+                slot.buckets = *buckets;
+            }
+        })
+        .map_err(ReflexError::map("BUCKETS"))?;
+        Ok(all)
+    }
+
+    /// How often and how long each program ran since this process loaded it, as far as the kernel counts
+    /// (`kernel.bpf_stats_enabled`). A program that is not loaded is left out.
+    pub fn runs(&self) -> Vec<ProgramRuns> {
+        let runs = |(name, program): (&str, &Program)| {
+            let info = program.info().ok()?;
+            Some(ProgramRuns { program: name.to_owned(), runs: info.run_count(), run_time: info.run_time() })
+        };
+        self.ebpf.programs().filter_map(runs).collect()
     }
 
     /// Frames punted over all ports since the maps were made.

@@ -12,7 +12,7 @@ use super::error::ReflexError;
 use super::sys;
 
 /// Flows read per system call.
-const CHUNK: usize = 8192;
+const CHUNK: usize = 2048;
 
 /// The maps `FLOWS4` and `FLOWS6`. A cheap clone of the way to them: the observer reads and frees, the ledger reads.
 #[derive(Clone, Debug)]

@@ -43,6 +43,7 @@ use switch_common::{FLOWS_MAX, PortConfig, PortId, Settings};
 pub use attach::{Attachment, ForeignProgram, Hook};
 pub use brain::{BrainCells, BrainPage, Cell, DropCells, TallyCells};
 pub use clock::Clock;
+pub use counters::{Counted, ProgramRuns};
 pub use diagnostics::Diagnostics;
 pub use error::ReflexError;
 pub use evidence::EvidenceRing;

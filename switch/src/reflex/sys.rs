@@ -143,6 +143,33 @@ pub(super) fn lookup_all<K: Pod + Default, V: Pod + Default>(
     }
 }
 
+/// Reads the first `count` elements of an array in one call, `values_per_key` values for each.
+pub(super) fn lookup_first<V: Pod + Default>(
+    array: BorrowedFd<'_>,
+    count: usize,
+    values_per_key: usize,
+    mut each: impl FnMut(&[V]),
+) -> io::Result<()> {
+    let mut keys = vec![0u32; count];
+    let mut values = vec![V::default(); count * values_per_key];
+    let mut next = 0u32;
+    let mut attr = BatchAttr {
+        out_batch: &raw mut next as u64,
+        keys: keys.as_mut_ptr() as u64,
+        values: values.as_mut_ptr() as u64,
+        count: u32::try_from(count).unwrap_or(u32::MAX),
+        map_fd: raw(array),
+        ..BatchAttr::default()
+    };
+    match bpf(BPF_MAP_LOOKUP_BATCH, &mut attr) {
+        // The array ends there.
+        Err(error) if error.raw_os_error() != Some(libc::ENOENT) => return Err(error),
+        _ => {}
+    }
+    values.chunks(values_per_key).take(attr.count as usize).for_each(&mut each);
+    Ok(())
+}
+
 /// `union bpf_attr` for the commands on one element.
 #[repr(C)]
 #[derive(Default)]
