@@ -22,6 +22,8 @@ pub enum Need {
     LinuxGuest,
     /// QEMU for x86-64, a guest kernel from apt, busybox and cpio.
     Qemu,
+    /// nftables, in user space and in the kernel.
+    Nft,
     /// A folder of pcap files in `WEFT_PCAPS`.
     Pcaps,
     /// Prometheus and its promtool.
@@ -37,6 +39,7 @@ impl Need {
             Self::Kvm => "kvm",
             Self::LinuxGuest => "linux_guest",
             Self::Qemu => "qemu",
+            Self::Nft => "nft",
             Self::Pcaps => "pcaps",
             Self::Prometheus => "prometheus",
         }
@@ -63,6 +66,11 @@ impl Need {
             }),
             Self::Qemu => missing(&["qemu-system-x86_64", "busybox", "cpio", "dpkg-deb", "apt-get", "strip"]),
             Self::Prometheus => missing(&["prometheus", "promtool"]),
+            Self::Nft => {
+                let Some(nft) = on_path("nft") else { return Some("nft is not on PATH".to_owned()) };
+                let asked = std::process::Command::new(nft).args(["list", "tables"]).output();
+                (!asked.is_ok_and(|said| said.status.success())).then(|| "nft cannot list tables here".to_owned())
+            }
             Self::Pcaps => match pcaps() {
                 Some(folder) if folder.is_dir() => None,
                 Some(folder) => Some(format!("WEFT_PCAPS names {}, which is no folder", folder.display())),

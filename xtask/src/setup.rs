@@ -29,6 +29,7 @@ const RUN: &[Need] = &[
     need("iperf3", "iperf3", "bulk TCP in the tests and the bench"),
     need("curl", "curl", "HTTP through the switch, and the API over its socket"),
     need("busybox-static", "busybox", "HTTP servers in namespaces, and the whole user space of the Linux guest"),
+    need("nftables", "nft", "counts in the tests what containers send, and drops what they should lose"),
     need("prometheus", "promtool", "reads our metrics in the tests, and checks them"),
     need("procps", "sysctl", "settings of the kernel in the tests' namespaces"),
     need("ethtool", "ethtool", "offloads of the netdevs under test"),

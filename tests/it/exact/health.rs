@@ -122,6 +122,6 @@ fn losses(arena: &Arena, mode: Mode) -> Result<()> {
 #[test]
 fn retransmits_are_what_the_senders_tcp_counted() {
     for mode in [Mode::Kernel, Mode::Userspace] {
-        Arena::run(&[Need::Bpf], |arena| losses(arena, mode));
+        Arena::run(&[Need::Bpf, Need::Nft], |arena| losses(arena, mode));
     }
 }

@@ -131,7 +131,7 @@ impl Rows {
 fn run(mode: Mode) {
     let rows = Rows::default();
     Arena::run(&[Need::Bpf], |arena| generator::run(arena, mode, &rows));
-    Arena::run(&[Need::Bpf], |arena| containers::run(arena, mode, &rows));
+    Arena::run(&[Need::Bpf, Need::Nft], |arena| containers::run(arena, mode, &rows));
     rows.print(mode);
 }
 

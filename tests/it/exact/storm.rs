@@ -22,7 +22,7 @@ const OTHERS: usize = 100;
 
 /// How long, in seconds; `WEFT_TESTS_STORM_SECS` for longer.
 fn secs() -> u64 {
-    std::env::var("WEFT_TESTS_STORM_SECS").ok().and_then(|secs| secs.parse().ok()).unwrap_or(3)
+    std::env::var("WEFT_TESTS_STORM_SECS").ok().and_then(|secs| secs.parse().ok()).unwrap_or(1)
 }
 
 /// Datagrams of 60 bytes to station 2, each of a flow of its own: of one of 2^24 addresses and ports.
