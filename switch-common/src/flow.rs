@@ -129,9 +129,13 @@ pub struct FlowValue {
     pub dropped_frames: u64,
     /// When the first frame came, in ns of `CLOCK_MONOTONIC`.
     pub first_ns: u64,
-    /// TCP: when the first frame behind this direction's own SYN came, in ns of `CLOCK_MONOTONIC`.
-    pub ack_ns: u64,
-    /// TCP: payload bytes below the highest seen before.
+    /// TCP: when the first frame behind this direction's own SYN came, after `first_ns` and in units of [`ACK_UNIT_NS`]; 0: not
+    /// yet.
+    pub ack_after: u32,
+    /// TCP: payload bytes below the highest seen that have not been seen, because a segment was lost or overtaken on its way to
+    /// the switch.
+    pub missing_bytes: u32,
+    /// TCP: payload bytes that were seen before.
     pub retransmitted_bytes: u64,
     /// TCP: segments that had such bytes.
     pub retransmitted_segments: u32,
@@ -155,9 +159,19 @@ pub struct FlowValue6 {
     pub room: [u64; 5],
 }
 
+/// The unit of [`FlowValue::ack_after`]: 32 bits of it last for four and a half minutes.
+pub const ACK_UNIT_NS: u64 = 64;
+
+impl FlowValue {
+    /// TCP: when the first frame behind this direction's own SYN came, in ns of `CLOCK_MONOTONIC`; 0: not yet.
+    pub fn ack_ns(&self) -> u64 {
+        if self.ack_after == 0 { 0 } else { self.first_ns + u64::from(self.ack_after) * ACK_UNIT_NS }
+    }
+}
+
 /// A mark: [`FlowValue::seq_end`] is known.
 pub const MARK_SEQUENCE: u32 = 1 << 8;
-/// A frame behind this direction's SYN was seen; [`FlowValue::ack_ns`] is when.
+/// A frame behind this direction's SYN was seen; [`FlowValue::ack_after`] is when.
 pub const MARK_ACKED: u32 = 1 << 9;
 /// The tuple was opened anew: no program touches the entry any more.
 pub const MARK_CLOSED: u32 = 1 << 10;

@@ -1,7 +1,7 @@
 //! Fields of map elements that several processors, or user space, look at: each read and written as a whole, in the order of the
 //! program.
 
-use core::intrinsics::{AtomicOrdering, atomic_or, atomic_xadd};
+use core::intrinsics::{AtomicOrdering, atomic_cxchg, atomic_or, atomic_xadd};
 
 use switch_common::flow::FlowValue;
 
@@ -49,6 +49,15 @@ impl Field<u32> {
         unsafe { atomic_xadd::<u32, u32, { AtomicOrdering::Relaxed }>(self.0, value) };
     }
 
+    /// Replaces `old` by `new`, unless another has replaced it; whether it did.
+    #[inline(always)]
+    pub(crate) fn advance(self, old: u32, new: u32) -> bool {
+        // SAFETY: as in `add`.
+        let (_, replaced) =
+            unsafe { atomic_cxchg::<u32, { AtomicOrdering::Relaxed }, { AtomicOrdering::Relaxed }>(self.0, old, new) };
+        replaced
+    }
+
     /// Sets bits, whoever else sets others at the same time.
     #[inline(always)]
     pub(crate) fn set_bits(self, bits: u32) {
@@ -86,7 +95,8 @@ fields! {
     extra_bytes: u64,
     dropped_frames: u64,
     first_ns: u64,
-    ack_ns: u64,
+    ack_after: u32,
+    missing_bytes: u32,
     retransmitted_bytes: u64,
     retransmitted_segments: u32,
     zero_windows: u32,

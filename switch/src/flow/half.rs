@@ -51,7 +51,7 @@ impl Half {
         self.drop_reason = if delta.dropped_frames > 0 { value.drop_reason } else { self.drop_reason };
         self.marks |= value.marks & !MARK_OPENED;
         self.last_ns = self.last_ns.max(now.ktime_of(value.last_jiffies));
-        self.ack_ns = if self.ack_ns == 0 { value.ack_ns } else { self.ack_ns };
+        self.ack_ns = if self.ack_ns == 0 { value.ack_ns() } else { self.ack_ns };
         self.pending.add(delta);
     }
 

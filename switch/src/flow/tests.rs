@@ -83,6 +83,12 @@ fn reply() -> FlowKey4 {
     key(2, 1, 80, 40_000, 6, 2)
 }
 
+/// The same flow, whose first segment behind its SYN came at `ns`.
+fn acked_at(ns: u64, value: FlowValue) -> FlowValue {
+    let after = (ns - value.first_ns) / switch_common::flow::ACK_UNIT_NS;
+    FlowValue { ack_after: u32::try_from(after).unwrap(), ..value }
+}
+
 fn flags(flags: u8) -> u32 {
     u32::from(flags)
 }
@@ -90,7 +96,7 @@ fn flags(flags: u8) -> u32 {
 #[test]
 fn both_directions_are_one_conversation_of_who_sent_the_syn() {
     let opened = MARK_OPENED | flags(TCP_SYN | TCP_ACK);
-    let ours = FlowValue { ack_ns: START_NS + 27 * MS, ..value(10, 2, 5, opened) };
+    let ours = acked_at(START_NS + 27 * MS, value(10, 2, 5, opened));
     let entries = [entry(reply(), value(22, 1, 4, opened)), entry(request(), ours)];
     for entries in [entries, [entries[1], entries[0]]] {
         let mut tracker = tracker();
@@ -113,7 +119,7 @@ fn a_handshake_is_measured_once_and_not_when_a_syn_was_repeated() {
     let opened = MARK_OPENED | flags(TCP_SYN | TCP_ACK);
     for (repeated, measured) in [(0, 1), (MARK_SYN_AGAIN, 0)] {
         let mut tracker = tracker();
-        let ours = FlowValue { ack_ns: START_NS + 27 * MS, ..value(10, 2, 5, opened) };
+        let ours = acked_at(START_NS + 27 * MS, value(10, 2, 5, opened));
         for more in 0..3 {
             let theirs = value(22, 1, 4 + more, opened | repeated);
             tracker.sweep(&[entry(request(), ours), entry(reply(), theirs)], at(secs(1 + more)));
