@@ -24,7 +24,7 @@
 //!
 //! **Flows.** Every frame that the reflex accepts (all but those of a port that is down, and what is malformed or a bad offload) is
 //! accounted before its verdict: to its flow, to its port's `overflow` when there is no room for another flow, or to its port's
-//! `unparsable`. A flow carries a copy of its pair's verdict, good while [`BrainPort::generation`] of slot 0 is the one that was
+//! `unparsable`. A flow carries a copy of its pair's verdict, good while its port's [`BrainPort::generation`] is the one that was
 //! read before the pair; and for at most 64 jiffies, so that a pair in use is seen to be in use.
 //!
 //! **Death of a flow** is a rule, not an act: when its last frame is older than [`Settings::flow_idle_jiffies`] (after FIN or RST:
@@ -181,8 +181,8 @@ pub struct PairVerdict {
     pub action: u8,
     /// [`DropReason`] number when the action is to drop.
     pub reason: u8,
-    /// Keeps what follows aligned.
-    pub reserved: u32,
+    /// Another with each verdict that is installed: an element that was taken back may be given to the next one at once.
+    pub serial: u32,
     /// When the reflex last looked it up, in jiffies; keeps the source station alive.
     pub last_seen_jiffies: u64,
 }
@@ -314,9 +314,27 @@ pub struct BrainPort {
     pub egress_drops: [DropCell; REASON_SLOTS],
     /// Flows of this port that were deleted. Written by the observer.
     pub flows_freed: u64,
-    /// Slot 0: copies of verdicts in flows are good only if they are of this generation. Written by the loop, after the pairs.
+    /// Copies of verdicts in flows of this port are good only if they are of this generation. Written by the loop, after the pairs.
     pub generation: u64,
     /// What the deleted flows of this port had counted. Written by the observer.
+    pub freed: Tally,
+    /// Slot 0: the flow that is being deleted and booked. Written by the observer.
+    pub freeing: Freeing,
+}
+
+/// What is needed to finish a deletion in whose middle the daemon was killed.
+#[repr(C)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Freeing {
+    /// Id of the port whose flow it is; 0: none is being deleted.
+    pub port: u64,
+    /// The flow's [`crate::flow::FlowValue::echo`].
+    pub echo: u64,
+    /// Its [`crate::flow::FlowValue::first_ns`].
+    pub first_ns: u64,
+    /// The port's [`BrainPort::flows_freed`] once it is booked.
+    pub flows_freed: u64,
+    /// The port's [`BrainPort::freed`] once it is booked.
     pub freed: Tally,
 }
 
@@ -340,6 +358,7 @@ impl Default for BrainPort {
             flows_freed: 0,
             generation: 0,
             freed: Tally::default(),
+            freeing: Freeing::default(),
         }
     }
 }
@@ -353,7 +372,7 @@ const _: () = {
     assert!(size_of::<Tally>() == 32);
     assert!(size_of::<PortCounters>() == 192);
     assert!(size_of::<PortDrops>() == 1024);
-    assert!(size_of::<BrainPort>() == 1168);
+    assert!(size_of::<BrainPort>() == 1232);
     assert!(DropReason::ALL.len() < REASON_SLOTS);
 };
 

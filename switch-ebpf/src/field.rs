@@ -18,14 +18,21 @@ impl<T: Copy> Field<T> {
         Self(at)
     }
 
-    /// Its value now.
+    /// Its value now, after everything that was read before in this way.
     #[inline(always)]
     pub(crate) fn get(self) -> T {
         // SAFETY: it lies in an element of a map; elements stay readable until the program ends.
         unsafe { self.0.read_volatile() }
     }
 
-    /// Replaces its value; for fields that nobody adds to.
+    /// Its value; where the order does not matter, and one look is as good as another.
+    #[inline(always)]
+    pub(crate) fn peek(self) -> T {
+        // SAFETY: as in `get`.
+        unsafe { *self.0 }
+    }
+
+    /// Replaces its value, after everything that was replaced before in this way; for fields that nobody adds to.
     #[inline(always)]
     pub(crate) fn set(self, value: T) {
         // SAFETY: as in `get`.
@@ -39,6 +46,15 @@ impl Field<u64> {
     pub(crate) fn add(self, value: u64) {
         add_shared(self.0, value);
     }
+
+    /// Replaces `old` by `new`, unless another has replaced it; whether it did.
+    #[inline(always)]
+    pub(crate) fn replace(self, old: u64, new: u64) -> bool {
+        // SAFETY: it lies in an element of a map, and is aligned as `u64` is.
+        let (_, replaced) =
+            unsafe { atomic_cxchg::<u64, { AtomicOrdering::Relaxed }, { AtomicOrdering::Relaxed }>(self.0, old, new) };
+        replaced
+    }
 }
 
 impl Field<u32> {
@@ -51,7 +67,7 @@ impl Field<u32> {
 
     /// Replaces `old` by `new`, unless another has replaced it; whether it did.
     #[inline(always)]
-    pub(crate) fn advance(self, old: u32, new: u32) -> bool {
+    pub(crate) fn replace(self, old: u32, new: u32) -> bool {
         // SAFETY: as in `add`.
         let (_, replaced) =
             unsafe { atomic_cxchg::<u32, { AtomicOrdering::Relaxed }, { AtomicOrdering::Relaxed }>(self.0, old, new) };

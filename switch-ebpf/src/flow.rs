@@ -30,10 +30,10 @@ pub(crate) fn is_on() -> bool {
     unsafe { (&raw const ACCOUNT_FLOWS).read_volatile() != 0 }
 }
 
-/// The generation that copies of verdicts must be of. To be read before the pair of a copy that is to be kept.
+/// The generation that copies of verdicts must be of in flows of a port. To be read before the pair of a copy that is to be kept.
 #[inline(always)]
-pub(crate) fn generation() -> Option<u32> {
-    let brain = BRAIN.get_ptr_mut(0)?;
+pub(crate) fn generation(id: u32) -> Option<u32> {
+    let brain = BRAIN.get_ptr_mut(id)?;
     // SAFETY: the field of an element of a map, found by a lookup.
     Some(Field::at(unsafe { &raw mut (*brain).generation }).get() as u32)
 }
@@ -108,7 +108,7 @@ fn is_good(flow: Flow, shape: &Shape, settings: &Settings, now: u32) -> bool {
     // The clock is read before the echo: an element that becomes another key's is written from its beginning, so who sees
     // the new clock sees the new echo.
     let last = flow.last_jiffies().get();
-    let marks = flow.marks().get();
+    let marks = flow.marks().peek();
     if flow.echo().get() != echo_of(shape) || marks & MARK_CLOSED != 0 {
         return false;
     }
@@ -196,7 +196,7 @@ fn open(shape: &Shape, id: u32, settings: &Settings, now: u32) -> u32 {
 /// Adds a frame to its flow.
 #[inline(always)]
 pub(crate) fn account(flow: Flow, weight: &Weight, now: u32) {
-    if flow.last_jiffies().get() != now {
+    if flow.last_jiffies().peek() != now {
         flow.last_jiffies().set(now);
     }
     flow.frames().add(1);
@@ -212,17 +212,32 @@ pub(crate) fn account(flow: Flow, weight: &Weight, now: u32) {
 pub(crate) fn copy_of(flow: Flow, generation: u32, now: u32) -> Repeated {
     // The guard is written after the route that it speaks of, so it is read before.
     let guard = flow.guard().get();
-    if guard as u32 != generation || (flow.last_jiffies().get() ^ now) >> FLOW_RECHECK_SHIFT != 0 {
+    if guard as u32 != generation || (flow.last_jiffies().peek() ^ now) >> FLOW_RECHECK_SHIFT != 0 {
         return Repeated::default();
     }
     Repeated { route: Route(flow.route().get()), frame_bytes_max: (guard >> 32) as u32 }
 }
 
-/// Copies the pair's verdict into the flow. What is to be punted is kept for the record, and never followed.
+/// A guard while a program writes the route that it speaks of: of no generation.
+const BUSY: u64 = u64::MAX;
+
+/// Copies the pair's verdict into the flow. What is to be punted is kept for the record, and never followed. A pair without a
+/// verdict leaves the route as it was, for the record, and without a guard.
+///
+/// Only one program at a time writes a flow's route, and none that has read an older generation than the one there is now: or the
+/// route of one and the guard of another would meet.
 #[inline(always)]
-pub(crate) fn keep_copy(flow: Flow, verdict: Repeated, generation: u32) {
-    flow.route().set(verdict.route.0);
-    flow.guard().set(u64::from(generation) | u64::from(verdict.frame_bytes_max) << 32);
+pub(crate) fn keep_copy(flow: Flow, id: u32, verdict: Repeated, seen_generation: u32) {
+    let seen = flow.guard().get();
+    if seen == BUSY || !flow.guard().replace(seen, BUSY) {
+        return;
+    }
+    let mut guard = 0;
+    if verdict.route.action() != 0 && generation(id) == Some(seen_generation) {
+        flow.route().set(verdict.route.0);
+        guard = u64::from(seen_generation) | u64::from(verdict.frame_bytes_max) << 32;
+    }
+    flow.guard().set(guard);
 }
 
 /// Notes that a frame of a flow was dropped.

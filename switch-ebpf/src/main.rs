@@ -75,7 +75,7 @@ fn port_ingress(ctx: TcContext) -> i32 {
     };
     // SAFETY: a helper without arguments.
     let now = unsafe { bpf_jiffies64() };
-    let Some(generation) = flow::generation() else { return TC_ACT_SHOT };
+    let Some(generation) = flow::generation(id) else { return TC_ACT_SHOT };
     let (mut flow, mut verdict) = (None, Repeated::default());
     if flow::is_on() {
         // SAFETY: an element of a map, found by a lookup.
@@ -89,7 +89,7 @@ fn port_ingress(ctx: TcContext) -> i32 {
     if verdict.route.action() == 0 {
         verdict = verdict::of_pair(pair, id, now);
         if let Some(flow) = flow {
-            flow::keep_copy(flow, verdict, generation);
+            flow::keep_copy(flow, id, verdict, generation);
         }
     }
     let action = verdict.route.action();
@@ -101,14 +101,14 @@ fn port_ingress(ctx: TcContext) -> i32 {
         flow::note_drop(flow, reason);
         return drop_by_number(skb, id, Way::Ingress, reason, weight.bytes);
     }
-    if action == VERDICT_DROP | VERDICT_PUNT {
-        // The brain will say the same again, and books the drop; the flow is the kernel's to keep.
-        flow::note_drop(flow, verdict.route.reason());
-    }
     let outcome = punt::punt(skb, id, pair[0] & 1 == 1);
     if outcome & punt::REFUSED != 0 {
         flow::note_drop(flow, outcome as u8);
         return drop_by_number(skb, id, Way::Ingress, outcome as u8, weight.bytes);
+    }
+    if action == VERDICT_DROP | VERDICT_PUNT {
+        // The brain will say the same again, and books the drop; the flow is the kernel's to keep.
+        flow::note_drop(flow, verdict.route.reason());
     }
     outcome.cast_signed()
 }

@@ -18,7 +18,7 @@ use crate::field::Flow;
 /// Looks at a segment.
 #[inline(always)]
 pub(crate) fn look(flow: Flow, tcp: &Tcp, gso_size: u32) {
-    let marks = flow.marks().get();
+    let marks = flow.marks().peek();
     let Tcp { sequence, payload_bytes, window, flags } = *tcp;
     if flags & (TCP_SYN | TCP_RST) != 0 || window == 0 || awaits_ack(marks) {
         look_closer(flow, marks, flags, window);
@@ -84,7 +84,7 @@ fn take_in(flow: Flow, sequence: u32, end: u32, payload_bytes: u32, gso_size: u3
         let highest = flow.seq_end().get();
         let ahead = end.wrapping_sub(highest).cast_signed();
         let below = highest.wrapping_sub(sequence).cast_signed();
-        if ahead <= 0 || flow.seq_end().advance(highest, end) {
+        if ahead <= 0 || flow.seq_end().replace(highest, end) {
             if below < 0 && payload_bytes != 0 {
                 flow.missing_bytes().add(below.wrapping_neg().cast_unsigned());
             } else if below > 0 && payload_bytes != 0 {

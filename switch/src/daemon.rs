@@ -267,11 +267,14 @@ async fn start(runtime: &Runtime, host: &Host, ports: &[SavedPort]) -> Result<St
     drop(thread);
     reflex.attach_inject(runtime.name.as_str(), punt_ifindex)?;
     let ticks = |time: Duration| u32::try_from(time.as_secs()).unwrap_or(u32::MAX).saturating_mul(ticks_per_second());
+    // A share of the table that there is, which may be an earlier daemon's.
+    let (room, _) = reflex.flows().room()?;
+    let per_port = if room == flows.max { flows.per_port } else { flows.per_port.min(Flows::share(room)) };
     reflex.set_settings(Settings {
         punt_ifindex,
         flags: SETTING_PUNT | if userspace { SETTING_PUNT_UNLIMITED } else { 0 },
         punt_in_flight_max: PUNT_IN_FLIGHT_MAX,
-        flow_port_max: flows.per_port,
+        flow_port_max: per_port,
         flow_idle_jiffies: ticks(flows.idle),
         flow_closed_jiffies: ticks(flows.closed),
     })?;
@@ -287,8 +290,17 @@ fn observe(runtime: &Runtime, reflex: &Reflex, ports: &[SavedPort], log: Option<
         }
     }
     let Flows { max, idle, closed, active, .. } = runtime.flows;
+    let flows_max = reflex.flows().room()?;
+    if flows_max.0 != max {
+        let is = flows_max.0;
+        tracing::warn!(
+            is,
+            asked = max,
+            "the flow table stays as large as it was made; `weft down` makes room for another"
+        );
+    }
     let limits = Limits { active, idle, closed, ..Limits::default() };
-    let setup = Setup { switch: runtime.name.to_string(), limits, flows_max: (max, max / 2), names };
+    let setup = Setup { switch: runtime.name.to_string(), limits, flows_max, names };
     let outlets = log.into_iter().map(|log| Box::new(log) as Box<dyn Outlet>).collect();
     Observer::start(Kernel::of(reflex)?, setup, outlets).context("cannot start the observer's thread")
 }

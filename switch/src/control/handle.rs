@@ -159,7 +159,7 @@ impl api::Control for Handle {
     }
 
     async fn ledger(&self, settle: Option<Duration>) -> LedgerReport {
-        accounts::ledger(&self.control, settle).await
+        Box::pin(accounts::ledger(&self.control, settle)).await
     }
 
     async fn drops(&self) -> Vec<DropInfo> {

@@ -112,8 +112,10 @@ pub enum Obedience {
 
 /// The verdicts in the kernel's map, indexed.
 ///
-/// **Invariant**: whenever a pair is taken back, or gets another verdict, the generation is bumped afterwards, so that no flow goes on
-/// with its copy of the old one. A pair that only makes room for another needs no bump: its copies still say what the brain would.
+/// **Invariant**: whenever a pair is taken back, or gets another verdict, its ingress port's generation is bumped afterwards, so that no
+/// flow goes on with its copy of the old one. A pair that only makes room for another needs no bump: its copies still say what the brain
+/// would. But its port is remembered, because nobody knows any more of which stations there are copies: it is bumped with whatever is
+/// taken back next. So what a guest does to its own pairs costs its own port's flows a second look, and nobody else's.
 pub struct VerdictIndex<S = VerdictMap> {
     map: S,
     brain: Arc<BrainPage>,
@@ -122,6 +124,8 @@ pub struct VerdictIndex<S = VerdictMap> {
     stations: HashMap<[u8; 6], HashSet<PairKey>>,
     ports: HashMap<u16, BTreeMap<u64, PairKey>>,
     fullest: BTreeSet<(usize, u16)>,
+    evicted: BTreeSet<u16>,
+    serial: u32,
     age: u64,
     backlog: u64,
 }
@@ -137,6 +141,8 @@ impl<S: PairStore> VerdictIndex<S> {
             stations: HashMap::new(),
             ports: HashMap::new(),
             fullest: BTreeSet::new(),
+            evicted: BTreeSet::new(),
+            serial: 0,
             age: 0,
             backlog: 0,
         };
@@ -148,7 +154,7 @@ impl<S: PairStore> VerdictIndex<S> {
                 index.map_remove(&key);
             }
         }
-        index.brain.bump_generation();
+        index.brain.bump_generations();
         index
     }
 
@@ -221,11 +227,30 @@ impl<S: PairStore> VerdictIndex<S> {
         };
         if let Some(key) = victim {
             self.forget(&key);
+            self.evicted.insert(key.ingress);
         }
     }
 
-    fn install(&mut self, key: PairKey, verdict: PairVerdict, now: Nanos) {
+    fn forget_all(&mut self, keys: &[PairKey]) {
+        for key in keys {
+            self.forget(key);
+        }
+        self.make_stale(keys.iter().map(|key| key.ingress));
+    }
+
+    /// Makes stale the copies in the flows of these ports, and of those whose pairs had to make room.
+    fn make_stale(&mut self, ports: impl IntoIterator<Item = u16>) {
+        let mut stale = std::mem::take(&mut self.evicted);
+        stale.extend(ports);
+        for port in stale {
+            self.brain.bump_generation(port.into());
+        }
+    }
+
+    fn install(&mut self, key: PairKey, mut verdict: PairVerdict, now: Nanos) {
         self.make_room(key.ingress);
+        self.serial = self.serial.wrapping_add(1);
+        verdict.serial = self.serial;
         match self.map.insert(&key, &verdict) {
             Ok(()) => self.note(key, verdict, now),
             // The pair stays unknown to the kernel and is punted again: slower, not wrong.
@@ -253,7 +278,7 @@ impl<S: PairStore> VerdictCache for VerdictIndex<S> {
             }
             self.install(key, verdict, now);
             if changes {
-                self.brain.bump_generation();
+                self.make_stale([key.ingress]);
             }
             return;
         };
@@ -277,20 +302,13 @@ impl<S: PairStore> VerdictCache for VerdictIndex<S> {
     fn forget_station(&mut self, vlan: VlanId, mac: MacAddr) {
         let pairs = self.stations.get(&mac.0).into_iter().flatten();
         let keys: Vec<PairKey> = pairs.filter(|key| key.vlan == vlan.0).copied().collect();
-        for key in &keys {
-            self.forget(key);
-        }
-        self.brain.bump_generation();
+        self.forget_all(&keys);
     }
 
     fn forget_where(&mut self, stale: &mut dyn FnMut(&PairKey, &PairVerdict) -> bool) {
         let keys: Vec<PairKey> =
             self.pairs.iter().filter(|(key, installed)| stale(key, &installed.verdict)).map(|(key, _)| *key).collect();
-        for key in &keys {
-            self.forget(key);
-        }
-        // Pairs that made room for others may have left copies, too.
-        self.brain.bump_generation();
+        self.forget_all(&keys);
     }
 
     fn seen_since_last(&mut self, each: &mut dyn FnMut(&PairKey)) {
@@ -308,6 +326,7 @@ impl<S: PairStore> VerdictCache for VerdictIndex<S> {
 fn same(installed: &PairVerdict, new: &PairVerdict) -> bool {
     let plain = |verdict: &PairVerdict| PairVerdict {
         key: PairKey::default(),
+        serial: 0,
         action: verdict.action & !VERDICT_ARMED,
         last_seen_jiffies: 0,
         ..*verdict

@@ -45,9 +45,12 @@ impl Half {
 
     pub(super) fn absorb(&mut self, value: &FlowValue, delta: &Counters, now: &Moment) {
         let route = Route(value.route);
-        self.egress = route.egress();
-        self.action = route.action() & !(VERDICT_ARMED | VERDICT_PUNT);
-        self.route_reason = route.reason();
+        // Once it is known where frames go, one that the brain decides about does not make it unknown.
+        if route.action() != 0 {
+            self.egress = route.egress();
+            self.action = route.action() & !(VERDICT_ARMED | VERDICT_PUNT);
+            self.route_reason = route.reason();
+        }
         self.drop_reason = if delta.dropped_frames > 0 { value.drop_reason } else { self.drop_reason };
         self.marks |= value.marks & !MARK_OPENED;
         self.last_ns = self.last_ns.max(now.ktime_of(value.last_jiffies));

@@ -51,7 +51,8 @@ impl Hash for RawKey {
 }
 
 impl RawKey {
-    fn pair(&self) -> &FlowPair {
+    /// Stations, ingress port and outer tag, as the kernel has them.
+    pub fn pair(&self) -> &FlowPair {
         match self {
             Self::V4(key) => &key.pair,
             Self::V6(key) => &key.pair,

@@ -154,6 +154,11 @@ impl Tracker {
         self.ended.extend(at_port.map(|live| live.report(EndReason::PortGone, &now)));
     }
 
+    /// Forgets a port's sums: for when its last entries are deleted, which may add to them.
+    pub fn forget_port(&mut self, port: PortId) {
+        self.totals.forget(port);
+    }
+
     /// Conversations that ended since the last sweep: by [`Self::deleted`] or [`Self::port_gone`]. The next sweep would give them out.
     pub fn take_ended(&mut self) -> Vec<Conversation> {
         mem::take(&mut self.ended)

@@ -1,19 +1,23 @@
 //! The kernel's flow maps as a [`Source`].
 
+use std::collections::HashSet;
 use std::sync::Arc;
 
 use jiff::Timestamp;
 use rustix::time::{ClockId, clock_gettime};
+use switch_common::flow::{FLOW_PORT_MASK, FlowPair, Route};
+use switch_common::{MacAddr, PairKey, PairVerdict, VERDICT_ARMED};
 
 use super::Source;
 use crate::flow::{Entry, Moment, RawKey};
-use crate::reflex::{BrainPage, Clock, DeadFlows, FlowMaps, Reflex, ReflexError, ticks_per_second};
+use crate::reflex::{BrainPage, Clock, DeadFlows, FlowMaps, PairReader, Reflex, ReflexError, ticks_per_second};
 
 /// The maps, the clocks, and the cells in which what is deleted is booked.
 #[derive(Debug)]
 pub struct Kernel {
     maps: FlowMaps,
     brain: Arc<BrainPage>,
+    pairs: PairReader,
     clock: Clock,
     hz: u32,
 }
@@ -24,8 +28,41 @@ impl Kernel {
     /// # Errors
     /// There are no descriptors left.
     pub fn of(reflex: &Reflex) -> Result<Self, ReflexError> {
-        Ok(Self { maps: reflex.flows(), brain: reflex.brain(), clock: reflex.clock()?, hz: ticks_per_second() })
+        Ok(Self {
+            maps: reflex.flows(),
+            brain: reflex.brain(),
+            pairs: reflex.pairs()?,
+            clock: reflex.clock()?,
+            hz: ticks_per_second(),
+        })
     }
+
+    /// Gives flows without a copy of a verdict that of their pair: the brain delivered all of their frames, and what it decided of the
+    /// pair it has installed since. So a record says where they went.
+    fn complete(&self, entries: &mut [Entry]) -> Result<(), ReflexError> {
+        let bare: HashSet<PairKey> = entries.iter().filter(|entry| is_bare(entry)).map(pair_of).collect();
+        if bare.is_empty() {
+            return Ok(());
+        }
+        let pairs = self.pairs.of(&bare.into_iter().collect::<Vec<_>>())?;
+        for entry in entries.iter_mut().filter(|entry| is_bare(entry)) {
+            if let Some(PairVerdict { ifindex, egress, action, reason, .. }) = pairs.get(&pair_of(entry)) {
+                entry.value.route = Route::new(*ifindex, *egress, action & !VERDICT_ARMED, *reason).0;
+            }
+        }
+        Ok(())
+    }
+}
+
+/// The pair that a flow belongs to.
+fn pair_of(entry: &Entry) -> PairKey {
+    let FlowPair { destination, source, ingress, .. } = *entry.key.pair();
+    PairKey { destination, source, ingress: ingress & FLOW_PORT_MASK, vlan: 0 }
+}
+
+/// Whether a flow goes to one station, and no verdict was copied for it.
+fn is_bare(entry: &Entry) -> bool {
+    Route(entry.value.route).action() == 0 && !MacAddr(entry.key.pair().destination).is_group()
 }
 
 impl Source for Kernel {
@@ -40,7 +77,7 @@ impl Source for Kernel {
             |key, value| v6.push(Entry { key: RawKey::V6(*key), value: *value }),
         )?;
         into.append(&mut v6);
-        Ok(())
+        self.complete(into)
     }
 
     fn now(&mut self) -> Result<Moment, ReflexError> {

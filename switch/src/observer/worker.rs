@@ -64,7 +64,8 @@ impl<S: Source> Worker<S> {
             self.sweep();
             // However long a sweep takes, as much time is left to others.
             let next = Instant::now() + EVERY.saturating_sub(began.elapsed()).max(began.elapsed().min(EVERY));
-            loop {
+            // Who asks without a pause does not put off the next sweep.
+            while Instant::now() < next {
                 match requests.recv_timeout(next.saturating_duration_since(Instant::now())) {
                     Ok(Request::Stop { tell, done }) => {
                         self.stop(tell);
@@ -102,6 +103,10 @@ impl<S: Source> Worker<S> {
     /// Reads all entries, tells what ended, and deletes what was dead before and is unchanged.
     pub(super) fn sweep(&mut self) {
         if self.has_swept && self.tracker.is_empty() && self.source.is_empty() {
+            // What was told before may be lost yet.
+            if self.losses() != hold(&self.shared.seen).losses {
+                self.leave_seen(Duration::ZERO);
+            }
             return;
         }
         let began = Instant::now();
@@ -140,7 +145,7 @@ impl<S: Source> Worker<S> {
         for entry in &self.entries {
             let Some(value) = dying.get_mut(&entry.key) else { continue };
             *value = entry.value;
-            if before.get(&entry.key) == Some(&entry.value) {
+            if before.get(&entry.key).map(counted) == Some(counted(&entry.value)) {
                 unchanged.push(*entry);
             }
         }
@@ -164,7 +169,7 @@ impl<S: Source> Worker<S> {
 
     fn port_gone(&mut self, id: PortId) {
         if self.tracker.is_empty() && self.source.is_empty() {
-            self.tracker.port_gone(id);
+            self.tracker.forget_port(id);
             return;
         }
         let began = Instant::now();
@@ -174,6 +179,7 @@ impl<S: Source> Worker<S> {
                 self.entries.iter().filter(|entry| entry.key.ingress() == id.get()).copied().collect();
             self.delete(&theirs)
         });
+        self.tracker.forget_port(id);
         if let Err(error) = gone {
             self.failed_sweeps += 1;
             tracing::warn!(%id, %error, "the flows of a port that is gone could not all be deleted");
@@ -207,12 +213,16 @@ impl<S: Source> Worker<S> {
         }
     }
 
-    fn leave_seen(&self, took: Duration) {
-        let losses = Losses {
+    fn losses(&self) -> Losses {
+        Losses {
             records_log: self.outlets.iter().map(|outlet| outlet.lost()).sum(),
             records_follow: self.shared.follow_lost.load(Ordering::Relaxed),
             sweeps: self.failed_sweeps,
-        };
+        }
+    }
+
+    fn leave_seen(&self, took: Duration) {
+        let losses = self.losses();
         let mut seen = hold(&self.shared.seen);
         let flows_max = seen.flows_max;
         *seen = Arc::new(Seen {
@@ -224,6 +234,11 @@ impl<S: Source> Worker<S> {
             swept_at: Timestamp::now(),
         });
     }
+}
+
+/// The value without its copy of a verdict: that is not counted, and comes and goes with the pair's.
+fn counted(value: &FlowValue) -> FlowValue {
+    FlowValue { route: 0, guard: 0, ..*value }
 }
 
 /// Who asked may have gone.

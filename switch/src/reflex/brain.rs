@@ -6,7 +6,7 @@ use std::io;
 use std::os::fd::BorrowedFd;
 use std::sync::atomic::{AtomicU64, Ordering};
 
-use switch_common::{BrainPort, DropCell, DropReason, PORT_SLOTS, REASON_SLOTS, Tally, Way};
+use switch_common::{BrainPort, DropCell, DropReason, Freeing, PORT_SLOTS, REASON_SLOTS, Tally, Way};
 
 use super::sys::BrainMapping;
 
@@ -54,12 +54,12 @@ pub struct TallyCells {
 }
 
 impl TallyCells {
-    /// Adds; for the one thread that writes these cells.
-    pub fn add(&self, tally: &Tally) {
-        self.frames.add(tally.frames);
-        self.bytes.add(tally.bytes);
-        self.extra_frames.add(tally.extra_frames);
-        self.extra_bytes.add(tally.extra_bytes);
+    /// Replaces the values; for the one thread that writes these cells.
+    pub fn set(&self, tally: &Tally) {
+        self.frames.set(tally.frames);
+        self.bytes.set(tally.bytes);
+        self.extra_frames.set(tally.extra_frames);
+        self.extra_bytes.set(tally.extra_bytes);
     }
 
     /// The values now.
@@ -69,6 +69,41 @@ impl TallyCells {
             bytes: self.bytes.get(),
             extra_frames: self.extra_frames.get(),
             extra_bytes: self.extra_bytes.get(),
+        }
+    }
+}
+
+/// [`Freeing`], shared.
+#[repr(C)]
+#[derive(Debug, Default)]
+#[expect(missing_docs, reason = "each field is the field of `Freeing` of the same name")]
+pub struct FreeingCells {
+    pub port: Cell,
+    pub echo: Cell,
+    pub first_ns: Cell,
+    pub flows_freed: Cell,
+    pub freed: TallyCells,
+}
+
+impl FreeingCells {
+    /// Writes down what is to be; the port last, because it says that the rest is whole.
+    pub(super) fn write(&self, freeing: &Freeing) {
+        self.port.set(0);
+        self.echo.set(freeing.echo);
+        self.first_ns.set(freeing.first_ns);
+        self.flows_freed.set(freeing.flows_freed);
+        self.freed.set(&freeing.freed);
+        self.port.set(freeing.port);
+    }
+
+    /// The values now.
+    pub fn snapshot(&self) -> Freeing {
+        Freeing {
+            port: self.port.get(),
+            echo: self.echo.get(),
+            first_ns: self.first_ns.get(),
+            flows_freed: self.flows_freed.get(),
+            freed: self.freed.snapshot(),
         }
     }
 }
@@ -95,6 +130,7 @@ pub struct BrainCells {
     pub flows_freed: Cell,
     pub generation: Cell,
     pub freed: TallyCells,
+    pub freeing: FreeingCells,
 }
 
 impl Default for BrainCells {
@@ -118,6 +154,7 @@ impl Default for BrainCells {
             flows_freed: Cell::default(),
             generation: Cell::default(),
             freed: TallyCells::default(),
+            freeing: FreeingCells::default(),
         }
     }
 }
@@ -179,6 +216,7 @@ impl BrainCells {
             flows_freed: self.flows_freed.get(),
             generation: self.generation.get(),
             freed: self.freed.snapshot(),
+            freeing: self.freeing.snapshot(),
         }
     }
 
@@ -252,13 +290,18 @@ impl BrainPage {
         }
     }
 
-    /// Makes every copy of a verdict in a flow stale: it is looked up anew with the flow's next frame. For the loop, after it has
-    /// changed or removed the pairs concerned.
-    pub fn bump_generation(&self) {
-        let generation = &self.port(0).generation;
-        // 32 bits of it are compared, and 0 is no generation.
-        let next = generation.get().wrapping_add(1) & u64::from(u32::MAX);
+    /// Makes every copy of a verdict in a port's flows stale: it is looked up anew with the flow's next frame. For the loop, after
+    /// it has changed or removed the pairs concerned.
+    pub fn bump_generation(&self, port: usize) {
+        let generation = &self.port(port).generation;
+        // 31 bits are used: 0 is no generation, nor is the mark of a copy that is being written.
+        let next = generation.get().wrapping_add(1) & u64::from(u32::MAX >> 1);
         generation.set(next.max(1));
+    }
+
+    /// The same for all ports, those that may come among them.
+    pub fn bump_generations(&self) {
+        (0..self.ports().len()).for_each(|port| self.bump_generation(port));
     }
 
     /// A port's cells; 0: the switch's own. An index that is no port's is answered with the switch's.

@@ -167,6 +167,7 @@ impl Reflex {
     /// # Errors
     /// The kernel's.
     pub fn book_unobserved(&self) -> Result<u64, ReflexError> {
+        self.maps.flows.finish_freeing(&self.brain)?;
         let sums = self.brain.port(0);
         sums.flood_copies.set(sums.flood_eligible.get());
         let counters = self.all_counters()?;

@@ -5,7 +5,7 @@ use std::os::fd::{AsFd, OwnedFd};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use switch_common::flow::{FLOW_PORT_MASK, FlowKey4, FlowKey6, FlowValue, FlowValue6};
-use switch_common::{PortId, Tally};
+use switch_common::{Freeing, PortId, Tally};
 
 use super::brain::BrainPage;
 use super::error::ReflexError;
@@ -72,6 +72,15 @@ impl FlowMaps {
         Ok(v4 && sys::is_empty::<FlowKey6>(self.0.v6.as_fd()).map_err(ReflexError::map("FLOWS6"))?)
     }
 
+    /// Flows that there is room for: over IPv4 and no IP; over IPv6. What an earlier daemon made stays as large as it was.
+    ///
+    /// # Errors
+    /// The kernel's.
+    pub fn room(&self) -> Result<(u32, u32), ReflexError> {
+        let entries = |fd: &OwnedFd, name| sys::map_entries(fd.as_fd()).map_err(ReflexError::map(name));
+        Ok((entries(&self.0.v4, "FLOWS4")?, entries(&self.0.v6, "FLOWS6")?))
+    }
+
     /// Deletes flows and books what they counted as freed. Only what is dead by the programs' own rule, or belongs to a port that is
     /// not attached, and only after a [`super::Reflex::grace`] since that was seen.
     ///
@@ -80,15 +89,43 @@ impl FlowMaps {
     pub fn free(&self, dead: &DeadFlows, brain: &BrainPage) -> Result<(), ReflexError> {
         let _freeing = self.hold();
         for (key, value) in &dead.v4 {
-            if sys::delete(self.0.v4.as_fd(), key).map_err(ReflexError::map("FLOWS4"))? {
-                book(brain, key.pair.ingress, value);
-            }
+            let delete = || sys::delete(self.0.v4.as_fd(), key).map_err(ReflexError::map("FLOWS4"));
+            free_one(brain, key.pair.ingress, value, delete)?;
         }
         for (key, value) in &dead.v6 {
-            if sys::delete(self.0.v6.as_fd(), key).map_err(ReflexError::map("FLOWS6"))? {
-                book(brain, key.pair.ingress, value);
-            }
+            let delete = || sys::delete(self.0.v6.as_fd(), key).map_err(ReflexError::map("FLOWS6"));
+            free_one(brain, key.pair.ingress, value, delete)?;
         }
+        Ok(())
+    }
+
+    /// Finishes a deletion in whose middle an earlier daemon was killed. For the moment before anybody deletes.
+    ///
+    /// # Errors
+    /// The kernel's.
+    pub(super) fn finish_freeing(&self, brain: &BrainPage) -> Result<(), ReflexError> {
+        let journal = &brain.port(0).freeing;
+        let begun = journal.snapshot();
+        if begun.port == 0 {
+            return Ok(());
+        }
+        let is_it = |ingress: u16, value: &FlowValue| {
+            u64::from(ingress & FLOW_PORT_MASK) == begun.port
+                && u64::from(value.echo) == begun.echo
+                && value.first_ns == begun.first_ns
+        };
+        let (mut in_v4, mut in_v6) = (false, false);
+        self.read(
+            |key, value| in_v4 |= is_it(key.pair.ingress, value),
+            |key, value| in_v6 |= is_it(key.pair.ingress, value),
+        )?;
+        if !in_v4 && !in_v6 {
+            let port = usize::try_from(begun.port).unwrap_or(0);
+            let cells = brain.port(port);
+            cells.flows_freed.set(begun.flows_freed);
+            cells.freed.set(&begun.freed);
+        }
+        journal.port.set(0);
         Ok(())
     }
 
@@ -152,10 +189,26 @@ pub fn tally(value: &FlowValue) -> Tally {
     Tally { frames, bytes, extra_frames, extra_bytes }
 }
 
-fn book(brain: &BrainPage, ingress: u16, value: &FlowValue) {
-    let cells = brain.port(usize::from(ingress & FLOW_PORT_MASK));
-    cells.flows_freed.add(1);
-    cells.freed.add(&tally(value));
+/// Deletes a flow and books it, so that whoever finds this half done can finish it.
+fn free_one(
+    brain: &BrainPage,
+    ingress: u16,
+    value: &FlowValue,
+    delete: impl FnOnce() -> Result<bool, ReflexError>,
+) -> Result<(), ReflexError> {
+    let port = ingress & FLOW_PORT_MASK;
+    let (cells, journal) = (brain.port(port.into()), &brain.port(0).freeing);
+    let mut freed = cells.freed.snapshot();
+    freed.add(&tally(value));
+    let flows_freed = cells.flows_freed.get() + 1;
+    let echo = value.echo.into();
+    journal.write(&Freeing { port: port.into(), echo, first_ns: value.first_ns, flows_freed, freed });
+    if delete()? {
+        cells.flows_freed.set(flows_freed);
+        cells.freed.set(&freed);
+    }
+    journal.port.set(0);
+    Ok(())
 }
 
 /// The kernel's ticks per second (`CONFIG_HZ`): the resolution of its coarse clock is one tick (kernel/time/posix-timers.c).

@@ -10,7 +10,7 @@ use switch_common::{LINK_SLOTS, PORT_SLOTS, PortBuckets, PortConfig, PortCounter
 use super::brain::BrainPage;
 use super::error::ReflexError;
 use super::flows::FlowMaps;
-use super::verdicts::VerdictMap;
+use super::verdicts::{PairReader, VerdictMap};
 
 /// All maps but the two that have another owner.
 pub(super) struct Maps {
@@ -24,6 +24,7 @@ pub(super) struct Maps {
     pub(super) buckets_fd: OwnedFd,
     pub(super) punts: Array<MapData, u64>,
     pub(super) flows: FlowMaps,
+    verdicts_fd: OwnedFd,
     links: Array<MapData, u32>,
     links_high: HashMap<MapData, u32, u32>,
 }
@@ -37,7 +38,9 @@ impl Maps {
         let (verdicts, verdicts_fd) = with_fd(ebpf, "VERDICTS")?;
         let (_, brain_fd) = with_fd::<Array<MapData, switch_common::BrainPort>>(ebpf, "BRAIN")?;
         let brain = BrainPage::of_map(brain_fd.as_fd()).map_err(ReflexError::map("BRAIN"))?;
+        let pairs_fd = verdicts_fd.try_clone().map_err(ReflexError::map("VERDICTS"))?;
         let maps = Self {
+            verdicts_fd: pairs_fd,
             settings: with_fd(ebpf, "SETTINGS")?.0,
             ports: with_fd(ebpf, "PORTS")?.0,
             punts: with_fd(ebpf, "PUNTS")?.0,
@@ -55,6 +58,11 @@ impl Maps {
             drops_fd,
         };
         Ok((maps, VerdictMap::new(verdicts, verdicts_fd), brain))
+    }
+
+    /// The verdicts, to read them.
+    pub(super) fn pairs(&self) -> Result<PairReader, ReflexError> {
+        self.verdicts_fd.try_clone().map(PairReader::new).map_err(ReflexError::map("VERDICTS"))
     }
 
     /// Says which port an interface is.

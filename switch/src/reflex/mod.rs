@@ -41,7 +41,7 @@ use aya::programs::{Program, SchedClassifier, TestRun, TestRunOptions};
 use switch_common::{FLOWS_MAX, PortConfig, PortId, Settings};
 
 pub use attach::{Attachment, ForeignProgram, Hook};
-pub use brain::{BrainCells, BrainPage, Cell, DropCells, TallyCells};
+pub use brain::{BrainCells, BrainPage, Cell, DropCells, FreeingCells, TallyCells};
 pub use clock::Clock;
 pub use counters::{Counted, ProgramRuns};
 pub use diagnostics::Diagnostics;
@@ -50,7 +50,7 @@ pub use evidence::EvidenceRing;
 pub use flows::{DeadFlows, FlowMaps, tally, ticks_per_second};
 pub use kernel_drops::{KernelDrop, KernelReasons};
 pub use pins::Adopted;
-pub use verdicts::{VerdictError, VerdictMap};
+pub use verdicts::{PairReader, VerdictError, VerdictMap};
 
 use attach::{Dirs, Netdev};
 use evidence::EvidenceTally;
@@ -250,6 +250,14 @@ impl Reflex {
     pub fn attached_ports(&self) -> Result<Vec<PortId>, ReflexError> {
         let ids = self.dirs.places()?.into_iter().filter_map(|place| place.strip_prefix("port-")?.parse().ok());
         Ok(ids.filter_map(PortId::new).collect())
+    }
+
+    /// What was decided of pairs of stations.
+    ///
+    /// # Errors
+    /// There are no descriptors left.
+    pub fn pairs(&self) -> Result<PairReader, ReflexError> {
+        self.maps.pairs()
     }
 
     /// The flow table.

@@ -15,6 +15,7 @@ use rustix::mm::{MapFlags, ProtFlags};
 
 use super::brain::BrainCells;
 
+const BPF_MAP_LOOKUP_ELEM: libc::c_long = 1;
 const BPF_MAP_DELETE_ELEM: libc::c_long = 3;
 const BPF_MAP_GET_NEXT_KEY: libc::c_long = 4;
 const BPF_OBJ_GET: libc::c_long = 7;
@@ -181,6 +182,22 @@ struct ElementAttr {
     flags: u64,
 }
 
+/// An element's value, if there is one.
+pub(super) fn lookup<K: Pod, V: Pod + Default>(map: BorrowedFd<'_>, key: &K) -> io::Result<Option<V>> {
+    let mut value = V::default();
+    let mut attr = ElementAttr {
+        map_fd: raw(map),
+        key: &raw const *key as u64,
+        value: &raw mut value as u64,
+        ..ElementAttr::default()
+    };
+    match bpf(BPF_MAP_LOOKUP_ELEM, &mut attr) {
+        Ok(_) => Ok(Some(value)),
+        Err(error) if error.raw_os_error() == Some(libc::ENOENT) => Ok(None),
+        Err(error) => Err(error),
+    }
+}
+
 /// Deletes an element; `false` when there was none.
 pub(super) fn delete<K: Pod>(map: BorrowedFd<'_>, key: &K) -> io::Result<bool> {
     let mut attr = ElementAttr { map_fd: raw(map), key: &raw const *key as u64, ..ElementAttr::default() };
@@ -214,6 +231,27 @@ pub(super) fn is_empty<K: Pod + Default>(map: BorrowedFd<'_>) -> io::Result<bool
         Err(error) if error.raw_os_error() == Some(libc::ENOENT) => Ok(true),
         Err(error) => Err(error),
     }
+}
+
+/// `struct bpf_map_info` as far as it says how large a map is.
+#[repr(C)]
+#[derive(Default)]
+struct MapSize {
+    kind: u32,
+    id: u32,
+    key_size: u32,
+    value_size: u32,
+    max_entries: u32,
+    map_flags: u32,
+}
+
+/// Elements that there is room for in a map.
+pub(super) fn map_entries(map: BorrowedFd<'_>) -> io::Result<u32> {
+    let mut info = MapSize::default();
+    let info_len = u32::try_from(size_of::<MapSize>()).unwrap_or(0);
+    let mut attr = InfoAttr { bpf_fd: raw(map), info_len, info: &raw mut info as u64 };
+    bpf(BPF_OBJ_GET_INFO_BY_FD, &mut attr)?;
+    Ok(info.max_entries)
 }
 
 /// The interface a TCX link sits on, 0 when that is gone.

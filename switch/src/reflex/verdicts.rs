@@ -1,5 +1,6 @@
 //! The verdict cache as the brain sees it: it installs, takes back, and looks what was used.
 
+use std::collections;
 use std::os::fd::{AsFd, OwnedFd};
 
 use aya::maps::{HashMap, MapData, MapError};
@@ -103,6 +104,43 @@ impl VerdictMap {
             self.remove(&key).map_err(ReflexError::map("VERDICTS"))?;
         }
         Ok(())
+    }
+}
+
+/// The same map for who only wants to know what was decided.
+#[derive(Debug)]
+pub struct PairReader(OwnedFd);
+
+impl PairReader {
+    pub(super) fn new(fd: OwnedFd) -> Self {
+        Self(fd)
+    }
+
+    /// What was decided of these pairs; those without a verdict are not among them. A few are looked up one by one, many are chosen
+    /// from all that there are, read in batches.
+    ///
+    /// # Errors
+    /// The kernel's.
+    pub fn of(&self, keys: &[PairKey]) -> Result<collections::HashMap<PairKey, PairVerdict>, ReflexError> {
+        const FEW: usize = 64;
+        if keys.len() > FEW {
+            return self.all();
+        }
+        let mut pairs = collections::HashMap::new();
+        for key in keys {
+            let found = sys::lookup(self.0.as_fd(), key).map_err(ReflexError::map("VERDICTS"))?;
+            pairs.extend(found.map(|verdict| (*key, verdict)));
+        }
+        Ok(pairs)
+    }
+
+    fn all(&self) -> Result<collections::HashMap<PairKey, PairVerdict>, ReflexError> {
+        let mut pairs = collections::HashMap::new();
+        sys::lookup_all::<PairKey, PairVerdict>(self.0.as_fd(), CHUNK, 1, |key, verdicts| {
+            pairs.extend(verdicts.first().map(|verdict| (*key, *verdict)));
+        })
+        .map_err(ReflexError::map("VERDICTS"))?;
+        Ok(pairs)
     }
 }
 

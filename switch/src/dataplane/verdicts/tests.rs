@@ -166,21 +166,28 @@ fn a_reflex_that_only_notes_is_told_to_punt_what_it_is_taught() {
 }
 
 #[test]
-fn what_is_taken_back_or_changed_makes_every_copy_stale_and_nothing_else_does() {
+fn what_is_taken_back_or_changed_makes_the_copies_of_its_own_port_stale_and_nobody_elses() {
     let (mut index, forced) = (index(), Cell::default());
-    let pair = key(1, 1, 2);
-    let stale = |index: &VerdictIndex<Memory>| index.brain.port(0).generation.get();
-    let start = stale(&index);
-    assert!(start > 0, "no copy is of generation 0");
+    let (pair, other) = (key(1, 1, 2), key(3, 5, 6));
+    let stale = |index: &VerdictIndex<Memory>| [1, 3].map(|port| index.brain.port(port).generation.get());
+    let [one, three] = stale(&index);
+    assert!(one > 0 && three > 0, "no copy is of generation 0");
     index.teach(pair, to(2), millis(0), &forced);
     index.teach(pair, to(2), millis(1), &forced);
-    assert_eq!(stale(&index), start, "a first verdict, and the same again");
+    index.teach(other, to(2), millis(1), &forced);
+    assert_eq!(stale(&index), [one, three], "a first verdict, and the same again");
     index.teach(pair, to(3), millis(2), &forced);
-    assert_eq!(stale(&index), start + 1, "another verdict");
+    assert_eq!(stale(&index), [one + 1, three], "another verdict");
     index.forget_station(VlanId::default(), MacAddr(mac(2)));
-    assert_eq!(stale(&index), start + 2, "a station");
-    index.forget_port(PortId::new(9).unwrap());
-    assert_eq!(stale(&index), start + 3, "a port: pairs that made room for others may have left copies");
+    assert_eq!(stale(&index), [one + 2, three], "a station");
+    index.forget_station(VlanId::default(), MacAddr(mac(77)));
+    assert_eq!(stale(&index), [one + 2, three], "a station of no pair");
+    for number in 0..=PAIRS_PER_PORT {
+        index.teach(key(3, u32::try_from(number).unwrap() + 100, 6), to(2), millis(3), &forced);
+    }
+    assert_eq!(stale(&index), [one + 2, three], "a pair that makes room");
+    index.forget_station(VlanId::default(), MacAddr(mac(77)));
+    assert_eq!(stale(&index), [one + 2, three + 1], "its copies may be of any station");
 }
 
 #[test]

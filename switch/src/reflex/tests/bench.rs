@@ -74,7 +74,7 @@ impl Bench {
         };
         change(&mut verdict);
         self.verdicts.insert(&pair(from, to), &verdict).unwrap();
-        self.reflex.brain().bump_generation();
+        self.reflex.brain().bump_generation(from.into());
     }
 
     /// A guest sends a frame.

@@ -63,7 +63,7 @@ fn a_copy_of_an_older_generation_is_not_followed() {
     bench.send(1, &small(1000, 53));
     assert_eq!(bench.received(2).len(), 1);
     assert!(bench.verdicts.remove(&pair(1, 2)).unwrap());
-    bench.reflex.brain().bump_generation();
+    bench.reflex.brain().bump_generation(1);
     bench.send(1, &small(1000, 53));
     assert_eq!((bench.received(2).len(), bench.punted()), (0, 1));
     // The station is behind another port now, then refused.

@@ -110,3 +110,34 @@ fn a_connection_that_begins_anew_ends_what_its_tuple_was() {
         bench.balance();
     }
 }
+
+#[test]
+fn a_deletion_in_whose_middle_the_daemon_was_killed_is_finished_by_the_next() {
+    let test = "flow_lives::a_deletion_in_whose_middle_the_daemon_was_killed_is_finished_by_the_next";
+    let Some(lab) = enter(test) else { return };
+    let mut bench = Bench::new(&lab);
+    for port in [1000, 1001, 1002] {
+        bench.send(1, &small(port, 53));
+    }
+    let mut flows: Vec<_> = bench.flows().into_iter().collect();
+    flows.sort_by_key(|(_, flow)| flow.first_ns);
+    let brain = bench.reflex.brain();
+    let begin = |flow: &switch_common::flow::FlowValue, flows_freed| {
+        let freed = plain(flows_freed, 60 * flows_freed);
+        let (echo, first_ns) = (flow.echo.into(), flow.first_ns);
+        brain.port(0).freeing.write(&switch_common::Freeing { port: 1, echo, first_ns, flows_freed, freed });
+    };
+    // Killed before the flow was deleted: nothing is booked.
+    begin(&flows[0].1, 1);
+    bench.reflex.book_unobserved().unwrap();
+    assert_eq!((brain.port(1).flows_freed.get(), brain.port(0).freeing.snapshot().port), (0, 0));
+    bench.balance();
+    // Killed behind that: what was to be booked is, and once only.
+    bench.free([flows[0].0]);
+    for _ in 0..2 {
+        begin(&flows[0].1, 1);
+        bench.reflex.book_unobserved().unwrap();
+        assert_eq!((brain.port(1).flows_freed.get(), brain.port(1).freed.snapshot()), (1, plain(1, 60)));
+        bench.balance();
+    }
+}
