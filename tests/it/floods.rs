@@ -84,7 +84,7 @@ in_every_mode! {
 
     fn a_broadcast_storm_is_limited_and_the_bystanders_unicast_is_not(arena, mode) {
         let config = "[[port]]\nname = \"attacker\"\nnetdev = \"attacker\"\nflood_per_sec = 100\n";
-        std::fs::write("/run/storm.toml", config)?;
+        fs::write("/run/storm.toml", config)?;
         let attacker = Station::plain("attacker")?;
         let daemon = Daemon::start_with(arena, "weft0", mode, &["-c", "/run/storm.toml"])?;
         daemon.until_state("attacker", "up", wait::SOON)?;
@@ -115,7 +115,7 @@ fn a_brain_that_falls_behind_limits_punts_and_counts_them() {
         let pid = Pid::from_raw(i32::try_from(daemon.pid()?)?).expect("a pid is not 0");
         kill_process(pid, Signal::STOP)?;
         wait::until_true("the daemon stands still", wait::SOON, || {
-            Ok(std::fs::read_to_string(format!("/proc/{}/status", daemon.pid()?))?.contains("State:\tT"))
+            Ok(fs::read_to_string(format!("/proc/{}/status", daemon.pid()?))?.contains("State:\tT"))
         })?;
         let stalled = (|| {
             for number in 0..20_000 {
