@@ -134,6 +134,7 @@ fn copy(skb: Skb, from: u32, to: *mut u8, most: u32) -> u32 {
     if bytes == 0 {
         return 0;
     }
+    let bytes = one_or_more(bytes);
     // SAFETY: the context of a running classifier, and room for `most` bytes.
     let failed = unsafe { bpf_skb_load_bytes(skb.0.cast(), from, to.cast(), bytes) };
     if failed == 0 { bytes } else { 0 }
@@ -150,6 +151,22 @@ pub(crate) fn bounded(value: u32, most: u32) -> u32 {
             options(nomem, nostack))
     };
     value as u32
+}
+
+/// The same value, which is not 0, in a way that the verifier of Linux 6.1 follows: of "not equal" it learns nothing.
+#[inline(always)]
+#[cfg(target_arch = "bpf")]
+pub(crate) fn one_or_more(value: u32) -> u32 {
+    let mut value = u64::from(value);
+    // SAFETY: as in `bounded`.
+    unsafe { core::arch::asm!("if {0} > 0 goto +1", "{0} = 1", inout(reg) value, options(nomem, nostack)) };
+    value as u32
+}
+
+#[inline(always)]
+#[cfg(not(target_arch = "bpf"))]
+pub(crate) fn one_or_more(value: u32) -> u32 {
+    value
 }
 
 #[inline(always)]
