@@ -165,7 +165,8 @@ impl Extension {
     #[inline(always)]
     fn of(next: u8) -> Self {
         // A table and no comparisons: each way to go is one more for the verifier, in every round.
-        static EXTENSIONS: [u8; 256] = {
+        // A constant, because a static's name would say in which folder it was built.
+        const EXTENSIONS: &[u8; 256] = &{
             let mut table = [0; 256];
             table[0] = 0x13;
             table[43] = 0x13;

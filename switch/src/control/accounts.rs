@@ -126,25 +126,6 @@ impl Control {
         Snapshot { ports, switch: self.brain.port(0).snapshot(), strangers, evidence }
     }
 
-    /// The same with what flows counted, which takes longer.
-    async fn snapshot_with_flows(&self) -> Snapshot {
-        let mut snapshot = self.snapshot().await;
-        if !self.runtime.flows.enabled {
-            return snapshot;
-        }
-        let (flows, brain) = (self.reflex.flows(), Arc::clone(&self.brain));
-        match tokio::task::spawn_blocking(move || flows.totals(&brain)).await {
-            Ok(Ok(totals)) => {
-                for port in &mut snapshot.ports {
-                    port.flows = Some(totals.get(&port.id).copied().unwrap_or_default());
-                }
-            }
-            Ok(Err(error)) => tracing::warn!(%error, "the flows could not be read; L4 is left out"),
-            Err(error) => tracing::warn!(%error, "the flows were not read; L4 is left out"),
-        }
-        snapshot
-    }
-
     async fn netdev_numbers(&self, port: &Port) -> Option<NetdevNumbers> {
         let attachment = port.attachment.as_ref()?;
         let facts = self.host.look_index(attachment.attached.ifindex).await.ok()??;
@@ -176,7 +157,7 @@ pub(super) async fn ledger(control: &Mutex<Control>, settle: Option<Duration>) -
         }
         last = now;
         if alike >= LOOKS_ALIKE {
-            let whole = control.lock().await.snapshot_with_flows().await;
+            let whole = snapshot_with_flows(control).await;
             // The numbers without the flows were read before them: they must not have moved since.
             if without_flows(&whole) == control.lock().await.snapshot().await {
                 return report(true, ledger::check_quiet(&whole));
@@ -184,9 +165,9 @@ pub(super) async fn ledger(control: &Mutex<Control>, settle: Option<Duration>) -
             alike = 0;
         }
     }
-    let start = control.lock().await.snapshot_with_flows().await;
-    let middle = control.lock().await.snapshot_with_flows().await;
-    let end = control.lock().await.snapshot_with_flows().await;
+    let start = snapshot_with_flows(control).await;
+    let middle = snapshot_with_flows(control).await;
+    let end = snapshot_with_flows(control).await;
     let mut found = report(start == end, ledger::check_moving(&start, &middle, &end));
     if settle.is_some() {
         found.quiet = false;
@@ -201,6 +182,26 @@ pub(super) async fn ledger(control: &Mutex<Control>, settle: Option<Duration>) -
         });
     }
     found
+}
+
+/// Every number with what flows counted; these are read without the lock, because it takes longer.
+async fn snapshot_with_flows(control: &Mutex<Control>) -> Snapshot {
+    let (mut snapshot, reading) = {
+        let control = control.lock().await;
+        let reading = control.runtime.flows.enabled.then(|| (control.reflex.flows(), Arc::clone(&control.brain)));
+        (control.snapshot().await, reading)
+    };
+    let Some((flows, brain)) = reading else { return snapshot };
+    match tokio::task::spawn_blocking(move || flows.totals(&brain)).await {
+        Ok(Ok(totals)) => {
+            for port in &mut snapshot.ports {
+                port.flows = Some(totals.get(&port.id).copied().unwrap_or_default());
+            }
+        }
+        Ok(Err(error)) => tracing::warn!(%error, "the flows could not be read; L4 is left out"),
+        Err(error) => tracing::warn!(%error, "the flows were not read; L4 is left out"),
+    }
+    snapshot
 }
 
 fn without_flows(snapshot: &Snapshot) -> Snapshot {

@@ -170,6 +170,29 @@ fn observing_rows(options: &Options, weft: &Path, rows: &mut Vec<Row>) -> Result
     let what = "tap to tap, round trip p50, flows accounted against verdicts alone";
     rows.push(Row::ratio("bench:observing-rr", what, "µs", Bound::AtMost(1.05), ratio));
     ours.balanced()?;
+    theirs.balanced()?;
+    drop((ours, theirs));
+    full_row(options, weft, rows)
+}
+
+/// What it costs when a port offers more flows than its share of the table: 300,000, one frame each, over and over.
+fn full_row(options: &Options, weft: &Path, rows: &mut Vec<Row>) -> Result<()> {
+    let ours = System::start(options.kind(Kind::WeftSmallTable), weft, "k")?;
+    let theirs = System::start(options.kind(Kind::WeftVerdicts), weft, "l")?;
+    let (a, mut b) = tap::acquainted(&ours)?;
+    let (c, mut d) = tap::acquainted(&theirs)?;
+    let frame = tap::small(a.mac(), b.mac());
+    let bursts = if options.quick { 100 } else { 1000 };
+    eprint!("observing, 300,000 flows in a table for fewer ");
+    let (mut one, mut other) = (0, 0);
+    let ratio = statistics::compare(
+        options.pairs(),
+        || taps::flows_cost(&a, &mut b, &frame, 200, bursts, &mut one),
+        || taps::flows_cost(&c, &mut d, &frame, 200, bursts, &mut other),
+    )?;
+    let what = "tap to tap, 60-byte frame of another flow each time, 300,000 of them in a table that is full, against verdicts alone";
+    rows.push(Row::ratio("bench:observing-full", what, "ns", Bound::AtMost(1.18), ratio));
+    ours.balanced()?;
     theirs.balanced()
 }
 

@@ -18,6 +18,8 @@ pub enum Kind {
     Weft,
     /// The same without accounting flows: verdicts alone.
     WeftVerdicts,
+    /// Weft with a table of 65,536 flows, of which one port may have a quarter.
+    WeftSmallTable,
     /// Weft with every frame decided in user space.
     WeftUserspace,
 }
@@ -47,9 +49,10 @@ impl System {
                 None
             }
             Kind::Weft => Some(Weft::start(binary, &namespace, slot, "kernel", None)?),
-            Kind::WeftVerdicts => {
+            Kind::WeftVerdicts | Kind::WeftSmallTable => {
                 let file = std::env::temp_dir().join(format!("weftbench-{}{slot}.toml", std::process::id()));
-                std::fs::write(&file, "[flows]\nenabled = false\n")?;
+                let flows = if kind == Kind::WeftVerdicts { "enabled = false" } else { "max = 65536" };
+                std::fs::write(&file, format!("[flows]\n{flows}\n"))?;
                 let started = Weft::start(binary, &namespace, slot, "kernel", Some(&file));
                 std::fs::remove_file(&file)?;
                 Some(started?)

@@ -163,6 +163,14 @@ pub fn advance(frame: &mut [u8]) {
     }
 }
 
+/// Makes a UDP frame one of another flow, by its two ports.
+pub fn set_flow(frame: &mut [u8], flow: u32) {
+    const PORTS_AT: usize = VNET_BYTES + 14 + 20;
+    if let Some(ports) = frame.get_mut(PORTS_AT..).and_then(|rest| rest.first_chunk_mut::<4>()) {
+        *ports = flow.to_be_bytes();
+    }
+}
+
 /// Appends an Ethernet and an IPv4 header; `total` is IPv4's length field.
 fn ipv4(frame: &mut Vec<u8>, source: [u8; 6], destination: [u8; 6], protocol: u8, total: u16) {
     frame.extend(destination);

@@ -37,6 +37,39 @@ pub fn write_cost(a: &Station, b: &mut Station, frame: &[u8], burst: usize, burs
     Ok(f64_of(cpu)? / f64_of(frames)?)
 }
 
+/// The same with a frame of another flow each time: `flow` counts on from one call to the next, up to 300,000 and anew.
+pub fn flows_cost(
+    a: &Station,
+    b: &mut Station,
+    frame: &[u8],
+    burst: usize,
+    bursts: u32,
+    flow: &mut u32,
+) -> Result<f64> {
+    const FLOWS: u32 = 300_000;
+    let bytes = frame.len() - tap::VNET_BYTES;
+    let mut frame = frame.to_vec();
+    let cpu = pinned(0, || {
+        let mut cpu = 0;
+        for _ in 0..bursts {
+            let start = tap::cpu_ns();
+            for _ in 0..burst {
+                *flow = (*flow + 1) % FLOWS;
+                tap::set_flow(&mut frame, *flow);
+                a.send(&frame)?;
+            }
+            cpu += tap::cpu_ns() - start;
+            let arrived = b.drain(bytes)?;
+            if arrived != burst {
+                bail!("{burst} frames were written and {arrived} were there to read");
+            }
+        }
+        Ok(cpu)
+    })?;
+    let frames = i64::try_from(burst)? * i64::from(bursts);
+    Ok(f64_of(cpu)? / f64_of(frames)?)
+}
+
 /// Sends `count` super-frames, a few at a time, and fails unless every one of them arrives uncut.
 pub fn whole(a: &Station, b: &mut Station, count: usize) -> Result<()> {
     const AT_ONCE: usize = 16;
