@@ -70,12 +70,13 @@ pub(crate) fn take_in(
 /// The flow of a frame. `None`: there is no room for it.
 #[inline(always)]
 fn find(shape: &mut Shape, id: u32, settings: &Settings, now: u32) -> Option<Flow> {
-    if let Some(flow) = look_up(shape)
+    let found = look_up(shape);
+    if let Some(flow) = found
         && is_good(flow, shape, settings, now)
     {
         return Some(flow);
     }
-    if find_another(shape, id, settings, now) == 0 {
+    if find_another(shape, id, settings, now, found.is_some()) == 0 {
         return None;
     }
     look_up(shape)
@@ -125,18 +126,11 @@ fn is_good(flow: Flow, shape: &Shape, settings: &Settings, now: u32) -> bool {
     now.wrapping_sub(last).cast_signed() <= limit.cast_signed()
 }
 
-/// For a key whose entry is dead, or is not there: makes `shape` name the entry that is to be used, and opens it if need be. 0:
-/// there is none.
+/// For a key whose entry is dead (`is_taken`), or is not there: makes `shape` name the entry that is to be used, and opens it if need
+/// be. 0: there is none. What was found is not looked up anew: an entry that another processor opens meanwhile is met when it is to
+/// be opened here, too.
 #[inline(never)]
-fn find_another(shape: &mut Shape, id: u32, settings: &Settings, now: u32) -> u32 {
-    let taken = look_up(shape);
-    let is_taken = taken.is_some();
-    if let Some(flow) = taken
-        && is_good(flow, shape, settings, now)
-    {
-        // Another processor has opened it meanwhile.
-        return 1;
-    }
+fn find_another(shape: &mut Shape, id: u32, settings: &Settings, now: u32, is_taken: bool) -> u32 {
     shape.words[1] ^= ALTERNATE;
     if let Some(other) = look_up(shape) {
         if is_good(other, shape, settings, now) {

@@ -37,7 +37,7 @@ use std::sync::Arc;
 
 use aya::Ebpf;
 use aya::EbpfLoader;
-use aya::programs::{Program, SchedClassifier, TestRun, TestRunOptions};
+use aya::programs::{Program, SchedClassifier};
 use switch_common::{FLOWS_MAX, PortConfig, PortId, Settings};
 
 pub use attach::{Attachment, ForeignProgram, Hook};
@@ -263,19 +263,6 @@ impl Reflex {
     /// The flow table.
     pub fn flows(&self) -> FlowMaps {
         self.maps.flows.clone()
-    }
-
-    /// The kernel's clock in jiffies (the low half), as the programs read it.
-    ///
-    /// # Errors
-    /// The kernel cannot run a program for us.
-    pub fn jiffies(&mut self) -> Result<u32, ReflexError> {
-        let clock = program(&mut self.ebpf, CLOCK)?;
-        // The shortest frame that the kernel takes for a test run.
-        let frame = [0u8; 14];
-        let options = TestRunOptions { data_in: Some(&frame), ..TestRunOptions::default() };
-        let refused = |source| ReflexError::Program { program: CLOCK, source: Box::new(source) };
-        clock.test_run(options).map(|result| result.return_value).map_err(refused)
     }
 
     /// Waits until every program has ended that may have seen the maps as they were before this call.

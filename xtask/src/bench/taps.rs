@@ -15,26 +15,7 @@ use super::tap::{self, Station};
 /// CPU nanoseconds per write: one pinned thread writes a burst, then drains the other tap. No wake-ups, no second
 /// processor. Every frame must arrive. A stream goes on: no byte of it is sent twice.
 pub fn write_cost(a: &Station, b: &mut Station, frame: &[u8], burst: usize, bursts: u32) -> Result<f64> {
-    let bytes = frame.len() - tap::VNET_BYTES;
-    let mut frame = frame.to_vec();
-    let cpu = pinned(0, || {
-        let mut cpu = 0;
-        for _ in 0..bursts {
-            let start = tap::cpu_ns();
-            for _ in 0..burst {
-                a.send(&frame)?;
-                tap::advance(&mut frame);
-            }
-            cpu += tap::cpu_ns() - start;
-            let arrived = b.drain(bytes)?;
-            if arrived != burst {
-                bail!("{burst} frames were written and {arrived} were there to read");
-            }
-        }
-        Ok(cpu)
-    })?;
-    let frames = i64::try_from(burst)? * i64::from(bursts);
-    Ok(f64_of(cpu)? / f64_of(frames)?)
+    cost_of(a, b, frame, burst, bursts, tap::advance)
 }
 
 /// The same with a frame of another flow each time: `flow` counts on from one call to the next, up to 300,000 and anew.
@@ -47,6 +28,21 @@ pub fn flows_cost(
     flow: &mut u32,
 ) -> Result<f64> {
     const FLOWS: u32 = 300_000;
+    cost_of(a, b, frame, burst, bursts, |frame| {
+        *flow = (*flow + 1) % FLOWS;
+        tap::set_flow(frame, *flow);
+    })
+}
+
+/// The same for whatever frame `next` makes of the one before.
+fn cost_of(
+    a: &Station,
+    b: &mut Station,
+    frame: &[u8],
+    burst: usize,
+    bursts: u32,
+    mut next: impl FnMut(&mut [u8]) + Send,
+) -> Result<f64> {
     let bytes = frame.len() - tap::VNET_BYTES;
     let mut frame = frame.to_vec();
     let cpu = pinned(0, || {
@@ -54,9 +50,8 @@ pub fn flows_cost(
         for _ in 0..bursts {
             let start = tap::cpu_ns();
             for _ in 0..burst {
-                *flow = (*flow + 1) % FLOWS;
-                tap::set_flow(&mut frame, *flow);
                 a.send(&frame)?;
+                next(&mut frame);
             }
             cpu += tap::cpu_ns() - start;
             let arrived = b.drain(bytes)?;

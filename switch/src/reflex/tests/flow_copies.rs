@@ -10,7 +10,7 @@ use super::packets::small;
 
 impl Bench {
     fn window(&mut self) -> u32 {
-        self.reflex.jiffies().unwrap() >> FLOW_RECHECK_SHIFT
+        self.reflex.clock().unwrap().jiffies().unwrap() >> FLOW_RECHECK_SHIFT
     }
 
     /// Does something within one of the windows of 64 jiffies in which a copy is good; does it again when it took longer.

@@ -15,7 +15,7 @@ impl Bench {
     /// Waits until no flow has had a frame for longer than [`SOON`].
     fn outlive(&mut self) {
         let last = self.flows().values().map(|flow| flow.last_jiffies).max().unwrap();
-        wait_for("flows die", || self.reflex.jiffies().unwrap().wrapping_sub(last) > SOON);
+        wait_for("flows die", || self.reflex.clock().unwrap().jiffies().unwrap().wrapping_sub(last) > SOON);
     }
 
     /// What all flows of guest 1 have counted, those that were freed among them.
