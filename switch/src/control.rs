@@ -31,6 +31,8 @@ use switch_common::PortId;
 
 use crate::config::Runtime;
 use crate::dataplane::thread::Commands;
+use crate::events::Events;
+use crate::events::sighting::SightingTally;
 use crate::evidence::WitnessTally;
 use crate::observer::Observer;
 use crate::port::attach::Host;
@@ -78,6 +80,10 @@ pub struct Parts {
     pub punt_ifindex: u32,
     /// How much evidence the loop has kept.
     pub witness: WitnessTally,
+    /// What happens.
+    pub events: Events,
+    /// How many stations the loop has told of.
+    pub sighted: SightingTally,
 }
 
 /// The port table and everything it is connected to.
@@ -94,13 +100,16 @@ pub struct Control {
     ports: BTreeMap<PortName, Port>,
     punt_ifindex: u32,
     witness: WitnessTally,
+    events: Events,
+    sighted: SightingTally,
     watch: lost::Watch,
 }
 
 impl Control {
     /// An empty port table; [`Self::adopt`] and [`Self::apply`] fill it.
     pub fn new(parts: Parts) -> Self {
-        let Parts { runtime, host, reflex, commands, observer, store, saved, punt_ifindex, witness } = parts;
+        let Parts { runtime, host, reflex, commands, observer, store, saved, punt_ifindex, witness, events, sighted } =
+            parts;
         let ids = Ids::new(saved.names.clone());
         let brain = reflex.brain();
         let watch = lost::Watch::default();
@@ -117,6 +126,8 @@ impl Control {
             ports: BTreeMap::new(),
             punt_ifindex,
             witness,
+            events,
+            sighted,
             watch,
         }
     }

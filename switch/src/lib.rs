@@ -4,12 +4,14 @@
 //! `policy`, `flow`, `frame`, `ledger` and `config` touch no file descriptor, clock, thread or log: time is passed in.
 
 pub mod api;
+pub mod clerk;
 pub mod cli;
 pub mod config;
 pub mod control;
 pub mod daemon;
 pub mod dataplane;
 pub mod describe;
+pub mod events;
 pub mod evidence;
 pub mod export;
 pub mod fdb;

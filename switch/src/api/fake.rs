@@ -11,6 +11,7 @@ use tokio::sync::broadcast;
 use super::schema::{Change, Diff, DropInfo, LawReport, LedgerReport, PortInfo, StationInfo, Status, Traffic};
 use super::{Control, ControlError, Witnessed};
 use crate::config::{File, PortTable};
+use crate::events::{Event, EventFilter, Events};
 use crate::flow::{Filter, Record};
 use crate::metrics::Sample;
 use crate::port::spec::{Mac, PortName, PortSpec, PortState};
@@ -29,6 +30,7 @@ pub(crate) struct World {
     pub(crate) ended: broadcast::Sender<Arc<Record>>,
     pub(crate) lagged: u64,
     pub(crate) evidence: broadcast::Sender<Arc<Witnessed>>,
+    pub(crate) events: Events,
 }
 
 /// Records that a follower of the fake may be behind.
@@ -49,6 +51,7 @@ impl Default for World {
             sample: Sample::default(),
             samples: 0,
             evidence: broadcast::Sender::new(16),
+            events: Events::default(),
         }
     }
 }
@@ -204,6 +207,18 @@ impl Control for Fake {
 
     fn evidence(&self) -> broadcast::Receiver<Arc<Witnessed>> {
         self.world().evidence.subscribe()
+    }
+
+    fn events(&self) -> broadcast::Receiver<Arc<Event>> {
+        self.world().events.subscribe()
+    }
+
+    fn recent_events(&self, filter: &EventFilter, last: usize) -> Vec<Arc<Event>> {
+        self.world().events.recent(filter, last)
+    }
+
+    fn events_lagged(&self, events: u64) {
+        self.world().events.lagged(events);
     }
 
     async fn status(&self) -> Status {

@@ -11,6 +11,7 @@ pub mod schema;
 pub mod server;
 pub mod web;
 
+pub mod events;
 mod follow;
 mod input;
 mod limits;
@@ -28,6 +29,7 @@ use std::time::Duration;
 use tokio::sync::broadcast;
 
 use crate::config;
+use crate::events::{Event, EventFilter};
 use crate::flow::{Filter, Record};
 use crate::metrics;
 use crate::port::spec::{Mac, PortName, PortSpec};
@@ -113,6 +115,12 @@ pub trait Control: Clone + Send + Sync + 'static {
     fn follower_lagged(&self, records: u64);
     /// Evidence of what is dropped from now on.
     fn evidence(&self) -> broadcast::Receiver<Arc<Witnessed>>;
+    /// Events from now on.
+    fn events(&self) -> broadcast::Receiver<Arc<Event>>;
+    /// Events that happened not long ago: of those that are asked for the `last`, oldest first.
+    fn recent_events(&self, filter: &EventFilter, last: usize) -> Vec<Arc<Event>>;
+    /// A follower was too slow for so many events.
+    fn events_lagged(&self, events: u64);
     /// The daemon itself.
     fn status(&self) -> impl Future<Output = Status> + Send;
     /// Whether it forwards.

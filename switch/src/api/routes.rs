@@ -10,6 +10,7 @@ use axum::{Json, Router};
 use jiff::Timestamp;
 use utoipa::OpenApi;
 
+use super::events;
 use super::flows::{self, Asked};
 use super::follow::{Followers, follow_drops};
 use super::input::{Input, Options, Refusal};
@@ -19,6 +20,7 @@ use super::schema::{
 };
 use super::{Control, ControlError};
 use crate::config::{PortTable, StationMac};
+use crate::events::{Event, EventKind};
 use crate::flow::Record;
 use crate::port::spec::{Origin, PortName, PortSpec};
 
@@ -45,7 +47,8 @@ const SETTLE_SECS_MAX: u64 = 600;
         flush,
         ledger,
         drops,
-        list_flows
+        list_flows,
+        list_events
     ),
     components(schemas(PortSpec, Problem))
 )]
@@ -79,6 +82,7 @@ pub(super) fn router<C: Control>(control: C, followers: Followers) -> Router {
         .route("/v1/ledger", get(ledger::<C>))
         .route("/v1/drops", get(drops::<C>))
         .route("/v1/flows", get(list_flows::<C>))
+        .route("/v1/events", get(list_events::<C>))
         .fallback(async || Refusal::new(StatusCode::NOT_FOUND, "no such path; see /openapi.json".to_owned()))
         .method_not_allowed_fallback(async || {
             Refusal::new(StatusCode::METHOD_NOT_ALLOWED, "no such method here; see /openapi.json".to_owned())
@@ -245,6 +249,29 @@ async fn list_flows<C: Control>(
         flows::follow(room.control, &room.followers, asked)
     } else {
         flows::list(&room.control, asked).await
+    }
+}
+
+/// What happened not long ago, oldest first: the last 1000 of each kind are kept. A word repeated is OR, different ones are AND. With
+/// `follow`: as `application/x-ndjson`, what happens from now on; a reader that is too slow finds a line `{"lost": N}` in the place of
+/// what it missed.
+#[utoipa::path(get, path = "/v1/events",
+    params(
+        ("kind" = Option<Vec<EventKind>>, Query, description = "What happened"),
+        ("port" = Option<Vec<String>>, Query, description = "The port it happened at, or the other one"),
+        ("last" = Option<u32>, Query, description = "So many at most: 1 to 10000, 1000 by default"),
+        ("follow" = Option<bool>, Query, description = "Go on, with what happens from now on"),
+    ),
+    responses((status = 200, body = Vec<Event>), (status = 422, body = Problem), (status = 503, body = Problem)))]
+async fn list_events<C: Control>(
+    State(room): State<Room<C>>,
+    Options(words): Options<Vec<(String, String)>>,
+) -> Result<Response, Refusal> {
+    let asked = events::Asked::read(&words)?;
+    if asked.follow {
+        events::follow(room.control, &room.followers, asked)
+    } else {
+        Ok(events::list(&room.control, &asked))
     }
 }
 

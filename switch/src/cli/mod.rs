@@ -11,6 +11,7 @@ mod demo;
 mod doctor;
 mod down;
 mod drops;
+mod events;
 mod export;
 mod fdb;
 mod filters;
@@ -78,6 +79,7 @@ enum Command {
     Flows(flows::Options),
     Ledger(ledger::Options),
     Drops(drops::Options),
+    Events(events::Options),
     Doctor(doctor::Options),
     Demo(demo::Options),
     #[command(subcommand, hide = true)]
@@ -137,6 +139,7 @@ fn dispatch(cli: Cli) -> anyhow::Result<()> {
         Command::Flows(options) => wait_for(flows::run(&global, &options)),
         Command::Ledger(options) => wait_for(ledger::run(&global, &options)),
         Command::Drops(options) => wait_for(drops::run(&global, &options)),
+        Command::Events(options) => wait_for(events::run(&global, &options)),
         Command::Doctor(_) => doctor::run(&global),
         Command::Demo(options) => demo::run(&options),
         Command::Generate(command) => generate::run(Cli::command(), &command),

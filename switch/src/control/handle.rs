@@ -13,6 +13,7 @@ use crate::api::{self, Witnessed};
 use crate::config;
 use crate::dataplane::commands::{Census, Command};
 use crate::dataplane::thread::now;
+use crate::events::{Event, EventFilter, Events};
 use crate::evidence::Evidence;
 use crate::flow::{Filter, Record};
 use crate::metrics::Sample;
@@ -29,6 +30,7 @@ const EVIDENCE_KEPT: usize = 4096;
 pub struct Handle {
     control: Arc<Mutex<Control>>,
     observer: Observer,
+    events: Events,
     ready: Arc<AtomicBool>,
     started: Instant,
     evidence: broadcast::Sender<Arc<Witnessed>>,
@@ -39,6 +41,7 @@ impl Handle {
     pub fn new(control: Control) -> Self {
         Self {
             observer: control.observer.clone(),
+            events: control.events.clone(),
             control: Arc::new(Mutex::new(control)),
             ready: Arc::new(AtomicBool::new(false)),
             started: Instant::now(),
@@ -194,6 +197,18 @@ impl api::Control for Handle {
 
     fn evidence(&self) -> broadcast::Receiver<Arc<Witnessed>> {
         self.evidence.subscribe()
+    }
+
+    fn events(&self) -> broadcast::Receiver<Arc<Event>> {
+        self.events.subscribe()
+    }
+
+    fn recent_events(&self, filter: &EventFilter, last: usize) -> Vec<Arc<Event>> {
+        self.events.recent(filter, last)
+    }
+
+    fn events_lagged(&self, events: u64) {
+        self.events.lagged(events);
     }
 
     async fn status(&self) -> Status {

@@ -137,8 +137,13 @@ metrics! {
     /// TCP connections that the port's guest asked for and nobody answered. Since the daemon began.
     TCP_HALF_OPEN = Counter "weft_tcp_half_open_total" ["port"];
 
-    /// What was not observed, by stage: punt (frames the kernel freed on their way to the user-space half), flow_log and follow (records), evidence (samples of dropped frames), sweep (failed reads of the flow table). Frames without a flow are in weft_flow_overflow_frames_total.
+    /// What was not observed, by stage: punt (frames the kernel freed on their way to the user-space half), flow_log and follow (records), evidence (samples of dropped frames), sweep (failed reads of the flow table), events (on their way from the forwarding loop, or for who follows). Frames without a flow are in weft_flow_overflow_frames_total.
     OBSERVATION_LOST = Counter "weft_observation_lost_total" ["stage"];
+
+    /// Events by kind, told or not: see `weft events`. Since the daemon began.
+    EVENTS = Counter "weft_events_total" ["kind"];
+    /// Events that were counted and not told, because their port had too many of the kind. Since the daemon began.
+    EVENTS_SUPPRESSED = Counter "weft_events_suppressed_total" ["kind"];
 
     /// Stations that the switch knows.
     STATIONS = Gauge "weft_stations" [];

@@ -1,6 +1,6 @@
 //! From a sample to metric families: which number stands under which name and labels.
 
-use std::collections::HashMap;
+use std::collections::{BTreeMap, HashMap};
 use std::time::Duration;
 
 use jiff::Timestamp;
@@ -11,6 +11,7 @@ use super::declared::{self, About, Kind, Metric};
 use super::pairs::PairSeries;
 use super::sample::{DropSample, PortSample, Sample};
 use crate::api::schema::Side;
+use crate::events::EventKind;
 use crate::flow::{Histogram, PortHealth, Transport, Transports};
 
 /// All that one scrape tells; lives as long as it.
@@ -135,10 +136,15 @@ impl Scrape {
     }
 
     fn of_switch(&self) -> Vec<MetricFamily> {
-        let Sample { name, datapath, hook, maps, programs, lost, .. } = &self.sample;
+        let Sample { name, datapath, hook, maps, programs, lost, events, .. } = &self.sample;
+        let by_kind = |metric, counts: &BTreeMap<EventKind, u64>| {
+            family(metric, counts.iter().map(|(kind, events)| ([kind.label()], count(*events))))
+        };
         vec![
             one(&declared::STATIONS, count(self.sample.stations)),
             one(&declared::STATION_MOVES, count(self.sample.station_moves)),
+            by_kind(&declared::EVENTS, &events.happened),
+            by_kind(&declared::EVENTS_SUPPRESSED, &events.suppressed),
             family(&declared::OBSERVATION_LOST, lost.iter().map(|(stage, lost)| ([stage.label()], count(*lost)))),
             family(&declared::MAP_ENTRIES, maps.iter().map(|map| ([map.map], count(map.entries)))),
             family(&declared::MAP_ENTRIES_MAX, maps.iter().map(|map| ([map.map], count(map.entries_max)))),

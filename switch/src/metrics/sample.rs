@@ -8,6 +8,7 @@ use switch_common::{DropCell, Tally};
 
 use super::process::Process;
 use crate::api::schema::Side;
+use crate::events::EventCounts;
 use crate::observer::Seen;
 
 /// Everything at one time.
@@ -25,6 +26,8 @@ pub struct Sample {
     pub strangers: Vec<DropSample>,
     /// What flows told, since the daemon began.
     pub seen: Arc<Seen>,
+    /// What happened, since the daemon began.
+    pub events: EventCounts,
     /// Observations that were lost.
     pub lost: Vec<(Stage, u64)>,
     /// Stations that are known.
@@ -98,11 +101,13 @@ pub enum Stage {
     Evidence,
     /// Reads of the flow table.
     Sweep,
+    /// Events, on their way from the loop or for who follows.
+    Events,
 }
 
 impl Stage {
     /// All of them.
-    pub const ALL: [Self; 5] = [Self::Punt, Self::FlowLog, Self::Follow, Self::Evidence, Self::Sweep];
+    pub const ALL: [Self; 6] = [Self::Punt, Self::FlowLog, Self::Follow, Self::Evidence, Self::Sweep, Self::Events];
 
     /// The label in metrics.
     pub const fn label(self) -> &'static str {
@@ -112,6 +117,7 @@ impl Stage {
             Self::Follow => "follow",
             Self::Evidence => "evidence",
             Self::Sweep => "sweep",
+            Self::Events => "events",
         }
     }
 }

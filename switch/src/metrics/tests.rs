@@ -19,6 +19,7 @@ use super::pairs::Pairs;
 use super::sample::{DropSample, MapSample, PortSample, ProgramSample, Sample, Stage};
 use super::scraper::cpu;
 use crate::api::schema::Side;
+use crate::events::Events;
 use crate::flow::{PortHealth, Totals};
 use crate::observer::Seen;
 
@@ -84,6 +85,7 @@ fn sample(ports: u16) -> Sample {
         hook: "tcx".to_owned(),
         ports: (1..=ports).map(port).collect(),
         strangers: vec![drop(Side::Egress, DropReason::EgressGone, 9)],
+        events: Events::default().counts(),
         seen: Arc::new(Seen { totals, ..Seen::default() }),
         lost: Stage::ALL.map(|stage| (stage, 0)).to_vec(),
         stations: 2,
