@@ -29,6 +29,7 @@ use std::time::Instant;
 
 use switch_common::PortId;
 
+use crate::clerk::Clerk;
 use crate::config::Runtime;
 use crate::dataplane::thread::Commands;
 use crate::events::Events;
@@ -84,6 +85,8 @@ pub struct Parts {
     pub events: Events,
     /// How many stations the loop has told of.
     pub sighted: SightingTally,
+    /// The way to the clerk.
+    pub clerk: Clerk,
 }
 
 /// The port table and everything it is connected to.
@@ -102,14 +105,27 @@ pub struct Control {
     witness: WitnessTally,
     events: Events,
     sighted: SightingTally,
+    clerk: Clerk,
     watch: lost::Watch,
 }
 
 impl Control {
     /// An empty port table; [`Self::adopt`] and [`Self::apply`] fill it.
     pub fn new(parts: Parts) -> Self {
-        let Parts { runtime, host, reflex, commands, observer, store, saved, punt_ifindex, witness, events, sighted } =
-            parts;
+        let Parts {
+            runtime,
+            host,
+            reflex,
+            commands,
+            observer,
+            store,
+            saved,
+            punt_ifindex,
+            witness,
+            events,
+            sighted,
+            clerk,
+        } = parts;
         let ids = Ids::new(saved.names.clone());
         let brain = reflex.brain();
         let watch = lost::Watch::default();
@@ -128,6 +144,7 @@ impl Control {
             witness,
             events,
             sighted,
+            clerk,
             watch,
         }
     }

@@ -49,7 +49,7 @@ use crate::port::attach::Host;
 use crate::port::monitor;
 use crate::port::punt_tap::{PUNT_RING, PuntTap};
 use crate::port::spec::Mac;
-use crate::reflex::{self, Load, Reflex, ticks_per_second};
+use crate::reflex::{self, HearingRate, Load, Reflex, ticks_per_second};
 use crate::state::{self, SavedPort, StateFile, Store};
 
 pub use down::down;
@@ -105,9 +105,17 @@ async fn serve(runtime: &Runtime) -> Result<()> {
     let ring = reflex.evidence();
     let witness = testimony.tally();
     let observer = observe(runtime, &reflex, &saved.ports, flow_log)?;
-    let events = Events::default();
+    let events = Events::new(runtime.names.told);
     let sighted = sightings.tally();
-    let clerk = clerk::Setup { sightings, bell, events: events.clone() };
+    let clerk = clerk::Setup {
+        heard: reflex.heard(),
+        sightings,
+        bell,
+        events: events.clone(),
+        limits: runtime.names.limits,
+        state_dir: runtime.state_dir.clone(),
+        has_config: runtime.config_path.is_some(),
+    };
     let clerk = Clerk::start(clerk, observer.clone()).context("cannot start the clerk's thread")?;
     let parts = Parts {
         runtime: runtime.clone(),
@@ -121,6 +129,7 @@ async fn serve(runtime: &Runtime) -> Result<()> {
         witness,
         events,
         sighted,
+        clerk: clerk.clone(),
     };
     let mut control = Control::new(parts);
     control.adopt(same_boot).await;
@@ -249,7 +258,7 @@ struct Started {
 /// Loads or adopts the reflex, makes or adopts the punt tap, and starts the loop between them.
 async fn start(runtime: &Runtime, host: &Host, ports: &[SavedPort]) -> Result<Started> {
     let flows = runtime.flows;
-    let load = Load { hook: hook(runtime.hook), flows: flows.enabled, flows_max: flows.max, ..Load::default() };
+    let load = Load { hook: hook(runtime.hook), flows: flows.enabled, flows_max: flows.max, hearing: hearing(runtime) };
     let (mut reflex, adopted) = Reflex::open(&pins(&runtime.name), load)?;
     tracing::info!(?adopted, "reflex");
     diagnostics::listen(&mut reflex)?;
@@ -336,6 +345,11 @@ fn relearn(fdb: &mut Fdb, verdicts: &VerdictIndex, ports: &[SavedPort]) {
             }
         }
     }
+}
+
+/// What of frames that say who is who is looked at: they are told by their flows.
+fn hearing(runtime: &Runtime) -> Option<HearingRate> {
+    runtime.names.hearing.filter(|_| runtime.flows.enabled)
 }
 
 fn hook(asked: config::Hook) -> reflex::Hook {

@@ -20,6 +20,7 @@ pub mod forwarding;
 pub mod frame;
 pub mod ledger;
 pub mod metrics;
+pub mod names;
 pub mod observer;
 pub mod policy;
 pub mod port;

@@ -6,6 +6,7 @@ use std::collections::BTreeMap;
 use std::sync::{Arc, Mutex, MutexGuard};
 use std::time::Duration;
 
+use jiff::Timestamp;
 use tokio::sync::broadcast;
 
 use super::schema::{Change, Diff, DropInfo, LawReport, LedgerReport, PortInfo, StationInfo, Status, Traffic};
@@ -14,6 +15,7 @@ use crate::config::{File, PortTable};
 use crate::events::{Event, EventFilter, Events};
 use crate::flow::{Filter, Record};
 use crate::metrics::Sample;
+use crate::names::{Holder, Subject};
 use crate::port::spec::{Mac, PortName, PortSpec, PortState};
 
 #[derive(Debug)]
@@ -31,6 +33,8 @@ pub(crate) struct World {
     pub(crate) lagged: u64,
     pub(crate) evidence: broadcast::Sender<Arc<Witnessed>>,
     pub(crate) events: Events,
+    pub(crate) holders: Vec<Holder>,
+    pub(crate) asked: Option<(Subject, Option<Timestamp>)>,
 }
 
 /// Records that a follower of the fake may be behind.
@@ -52,6 +56,8 @@ impl Default for World {
             samples: 0,
             evidence: broadcast::Sender::new(16),
             events: Events::default(),
+            holders: Vec::new(),
+            asked: None,
         }
     }
 }
@@ -219,6 +225,12 @@ impl Control for Fake {
 
     fn events_lagged(&self, events: u64) {
         self.world().events.lagged(events);
+    }
+
+    async fn who(&self, subject: Subject, at: Option<Timestamp>) -> Vec<Holder> {
+        let mut world = self.world();
+        world.asked = Some((subject, at));
+        world.holders.clone()
     }
 
     async fn status(&self) -> Status {

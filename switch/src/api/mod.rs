@@ -26,12 +26,14 @@ mod tests;
 use std::sync::Arc;
 use std::time::Duration;
 
+use jiff::Timestamp;
 use tokio::sync::broadcast;
 
 use crate::config;
 use crate::events::{Event, EventFilter};
 use crate::flow::{Filter, Record};
 use crate::metrics;
+use crate::names::{Holder, Subject};
 use crate::port::spec::{Mac, PortName, PortSpec};
 use schema::{Diff, DropInfo, LedgerReport, PortInfo, Sample, Side, StationInfo, Status};
 
@@ -121,6 +123,8 @@ pub trait Control: Clone + Send + Sync + 'static {
     fn recent_events(&self, filter: &EventFilter, last: usize) -> Vec<Arc<Event>>;
     /// A follower was too slow for so many events.
     fn events_lagged(&self, events: u64);
+    /// Who has, or at a time had, an address; what a station had; what was behind a port. The latest first.
+    fn who(&self, subject: Subject, at: Option<Timestamp>) -> impl Future<Output = Vec<Holder>> + Send;
     /// The daemon itself.
     fn status(&self) -> impl Future<Output = Status> + Send;
     /// Whether it forwards.

@@ -24,6 +24,7 @@ mod port;
 mod run;
 #[cfg(test)]
 mod tests;
+mod who;
 
 use std::io;
 use std::path::{Path, PathBuf};
@@ -80,6 +81,7 @@ enum Command {
     Ledger(ledger::Options),
     Drops(drops::Options),
     Events(events::Options),
+    Who(who::Options),
     Doctor(doctor::Options),
     Demo(demo::Options),
     #[command(subcommand, hide = true)]
@@ -140,6 +142,7 @@ fn dispatch(cli: Cli) -> anyhow::Result<()> {
         Command::Ledger(options) => wait_for(ledger::run(&global, &options)),
         Command::Drops(options) => wait_for(drops::run(&global, &options)),
         Command::Events(options) => wait_for(events::run(&global, &options)),
+        Command::Who(options) => wait_for(who::run(&global, &options)),
         Command::Doctor(_) => doctor::run(&global),
         Command::Demo(options) => demo::run(&options),
         Command::Generate(command) => generate::run(Cli::command(), &command),

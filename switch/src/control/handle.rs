@@ -4,12 +4,14 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::{Duration, Instant};
 
+use jiff::Timestamp;
 use tokio::sync::{Mutex, broadcast};
 use tokio::task::JoinHandle;
 
 use super::{Control, ControlError, Port, accounts, lost};
 use crate::api::schema::{Diff, DropInfo, LedgerReport, PortInfo, StationInfo, Status};
 use crate::api::{self, Witnessed};
+use crate::clerk::Clerk;
 use crate::config;
 use crate::dataplane::commands::{Census, Command};
 use crate::dataplane::thread::now;
@@ -18,6 +20,7 @@ use crate::evidence::Evidence;
 use crate::flow::{Filter, Record};
 use crate::metrics::Sample;
 use crate::metrics::process::Process;
+use crate::names::{Holder, Subject};
 use crate::observer::Observer;
 use crate::port::monitor::LinkEvent;
 use crate::port::spec::{Mac, PortName, PortSpec};
@@ -31,6 +34,7 @@ pub struct Handle {
     control: Arc<Mutex<Control>>,
     observer: Observer,
     events: Events,
+    clerk: Clerk,
     ready: Arc<AtomicBool>,
     started: Instant,
     evidence: broadcast::Sender<Arc<Witnessed>>,
@@ -42,6 +46,7 @@ impl Handle {
         Self {
             observer: control.observer.clone(),
             events: control.events.clone(),
+            clerk: control.clerk.clone(),
             control: Arc::new(Mutex::new(control)),
             ready: Arc::new(AtomicBool::new(false)),
             started: Instant::now(),
@@ -209,6 +214,10 @@ impl api::Control for Handle {
 
     fn events_lagged(&self, events: u64) {
         self.events.lagged(events);
+    }
+
+    async fn who(&self, subject: Subject, at: Option<Timestamp>) -> Vec<Holder> {
+        self.clerk.who(subject, at).await
     }
 
     async fn status(&self) -> Status {

@@ -117,6 +117,18 @@ impl HeardTally {
         self.counts.get(&u32::try_from(slot).unwrap_or(0), 0).map_err(ReflexError::map("HEARD_COUNTS"))
     }
 
+    /// All zeros for a port id that is given to a new port, unless something of an earlier one's is on its way still.
+    pub(super) fn reset(&mut self, port: PortId) -> Result<(), ReflexError> {
+        let HeardCounts { produced, limited, lost, .. } = self.of(port.index())?;
+        let Some(delivered) = self.delivered.get(port.index()) else { return Ok(()) };
+        if delivered.load(Ordering::Acquire) + limited + lost == produced {
+            delivered.store(0, Ordering::Release);
+            let zeros = HeardCounts::default();
+            self.counts.set(u32::from(port.get()), zeros, 0).map_err(ReflexError::map("HEARD_COUNTS"))?;
+        }
+        Ok(())
+    }
+
     fn all(&self) -> Result<Vec<HeardCounts>, ReflexError> {
         (0..PORT_SLOTS).map(|slot| self.of(slot)).collect()
     }
