@@ -18,7 +18,7 @@ pub const HEARD_BYTES_MAX: usize = 384;
 const ETHERTYPE_ARP: u16 = 0x0806;
 const PROTOCOL_ICMPV6: u8 = 58;
 
-/// Whether frames of a flow say who is who: ARP; UDP from or to port 53 (DNS), 67, 68 (DHCP), 546 or 547 (DHCPv6); ICMPv6 of the
+/// Whether frames of a flow say who is who: ARP; UDP from or to port 53 (DNS), 67, 68 (DHCP), 546 or 547 (DHCP for IPv6); `ICMPv6` of the
 /// types 133 to 137 (neighbour discovery). Fragments have no ports, so they do not.
 #[inline(always)]
 pub const fn is_telling(tail: &FlowTail) -> bool {

@@ -1,7 +1,7 @@
 //! Weft, an intra-host virtual network switch: the brain in user space, and the reflex it teaches in the kernel.
 //!
 //! Arrows go down: `cli → api`, `daemon → control → dataplane → forwarding → {policy, fdb} → frame`. `forwarding`, `fdb`,
-//! `policy`, `flow`, `frame`, `ledger` and `config` touch no file descriptor, clock, thread or log: time is passed in.
+//! `policy`, `flow`, `names`, `frame`, `ledger` and `config` touch no file descriptor, clock, thread or log: time is passed in.
 
 pub mod api;
 pub mod clerk;

@@ -129,6 +129,11 @@ impl Events {
         self.0.followers.subscribe()
     }
 
+    /// How many follow.
+    pub fn followers(&self) -> usize {
+        self.0.followers.receiver_count()
+    }
+
     /// A follower was too slow for so many.
     pub fn lagged(&self, events: u64) {
         self.0.follow_lost.fetch_add(events, Ordering::Relaxed);

@@ -149,11 +149,11 @@ impl Bindings {
     }
 
     /// Takes a claim; what there is to tell of it.
-    pub(super) fn claim(&mut self, claim: Claim) -> Option<Event> {
+    pub(super) fn claim(&mut self, claim: &Claim) -> Option<Event> {
         let place = (claim.vlan, claim.address);
         let is_recent = |span: &Span| claim.time.duration_since(span.until) <= self.window;
-        let own = self.of(&place).filter(|(_, span)| span.is_of(&claim)).last().map(|(id, span)| (id, span.clone()));
-        let other = self.of(&place).filter(|(_, span)| !span.is_of(&claim)).max_by_key(|(_, span)| span.until);
+        let own = self.of(&place).filter(|(_, span)| span.is_of(claim)).last().map(|(id, span)| (id, span.clone()));
+        let other = self.of(&place).filter(|(_, span)| !span.is_of(claim)).max_by_key(|(_, span)| span.until);
         let other = other.map(|(id, span)| (id, span.clone()));
         let rivals = other.as_ref().is_some_and(|(_, other)| {
             // One station at two ports has moved, unless it was here a moment ago, and there since.
@@ -167,7 +167,7 @@ impl Bindings {
         let told_before = own.iter().chain(&other).any(|(_, span)| was_told(span));
         let tells_duplicate = rivals && !told_before;
         match own {
-            Some((id, _)) if goes_on => self.extend(id, &claim),
+            Some((id, _)) if goes_on => self.extend(id, claim),
             Some(_) | None => self.put(Span {
                 vlan: claim.vlan,
                 address: claim.address,
@@ -191,7 +191,7 @@ impl Bindings {
             None if goes_on => return None,
             None => EventKind::BindingNew,
         };
-        Some(event(kind, &claim, other.map(|(_, span)| span)))
+        Some(event(kind, claim, other.map(|(_, span)| span)))
     }
 
     /// A station asks whether anybody has an address; what there is to tell of it.

@@ -1,4 +1,4 @@
-//! DHCP (RFC 2131) and DHCPv6 (RFC 8415), as far as a lease is told of: who asks, and what the server says is theirs.
+//! DHCP (RFC 2131), and that for IPv6 (RFC 8415), as far as a lease is told of: who asks, and what the server says is theirs.
 
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 
@@ -8,7 +8,7 @@ use super::text::{Reader, printable};
 
 /// Longest host name that is kept, in bytes of the option.
 const NAME_BYTES_MAX: usize = 255;
-/// Addresses of one DHCPv6 reply that are looked at.
+/// Addresses of one reply over IPv6 that are looked at.
 const ADDRESSES_MAX: usize = 8;
 /// Longest DUID (RFC 8415, section 11.1).
 const DUID_BYTES_MAX: usize = 130;
@@ -18,7 +18,7 @@ const DUID_BYTES_MAX: usize = 130;
 pub struct Dhcp<'a> {
     /// What ties an answer to its question.
     pub transaction: u32,
-    /// Who wants the lease: a hardware address, of DHCPv6 a DUID.
+    /// Who wants the lease: a hardware address, over IPv6 a DUID.
     pub client: &'a [u8],
     /// The station that it is for, where the message says so.
     pub mac: Option<MacAddr>,

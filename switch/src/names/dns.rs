@@ -163,7 +163,7 @@ fn read_answers(bytes: &[u8], mut at: usize, count: usize) -> Vec<IpAddr> {
         match (kind, data) {
             (TYPE_A, data) => addresses.extend(<[u8; 4]>::try_from(data).map(|it| IpAddr::from(Ipv4Addr::from(it)))),
             (TYPE_AAAA, data) => {
-                addresses.extend(<[u8; 16]>::try_from(data).map(|it| IpAddr::from(Ipv6Addr::from(it))))
+                addresses.extend(<[u8; 16]>::try_from(data).map(|it| IpAddr::from(Ipv6Addr::from(it))));
             }
             _ => {}
         }

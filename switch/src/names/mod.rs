@@ -38,7 +38,7 @@ use std::sync::Arc;
 pub use bindings::{Claim, Source};
 pub use dns::{Message, Question, Rcode};
 pub use dormancy::PortSeen;
-pub use packet::{Told, tell};
+pub use packet::{Saying, Told, tell};
 pub use queries::{DnsCounts, PortDns};
 pub use register::{Limits, Register};
 pub use saved::Saved;

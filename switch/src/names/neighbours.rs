@@ -46,7 +46,7 @@ pub(super) fn arp(packet: &ArpPacketSlice<'_>) -> Option<Spoken> {
     if sender.is_unspecified() { spoken(target.into(), mac, true) } else { spoken(sender.into(), mac, false) }
 }
 
-/// What a message of neighbour discovery says, from its ICMPv6 header on.
+/// What a message of neighbour discovery says, from its `ICMPv6` header on.
 pub(super) fn neighbour(from: Ipv6Addr, source: MacAddr, message: &[u8]) -> Option<Spoken> {
     let mut fields = Reader::new(message);
     let [kind, code] = fields.array()?;

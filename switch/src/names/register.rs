@@ -81,7 +81,7 @@ impl Register {
         let Spoken { address, mac, is_probe, is_nd } = *spoken;
         let source = if is_nd { Source::Nd } else { Source::Arp };
         let claim = Claim { time, vlan, address, mac, port: port.clone(), source, name: None };
-        if is_probe { self.bindings.probe(&claim) } else { self.bindings.claim(claim) }
+        if is_probe { self.bindings.probe(&claim) } else { self.bindings.claim(&claim) }
     }
 
     fn hear_dhcp(&mut self, port: &Port, vlan: u16, source: MacAddr, dhcp: &Dhcp<'_>, time: Timestamp) -> Vec<Event> {
@@ -100,7 +100,7 @@ impl Register {
             source: Source::Dhcp,
             name: name.clone(),
         };
-        dhcp.given.iter().map(claim).filter_map(|claim| self.bindings.claim(claim)).collect()
+        dhcp.given.iter().map(claim).filter_map(|claim| self.bindings.claim(&claim)).collect()
     }
 
     /// The switch has learnt a station, from another port if it knew it there.
