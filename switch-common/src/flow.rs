@@ -180,6 +180,9 @@ pub const MARK_OPENED: u32 = 1 << 11;
 /// SYN came more than once.
 pub const MARK_SYN_AGAIN: u32 = 1 << 12;
 
+/// Frames of the flow say who is who, and are handed over ([`crate::is_telling`]).
+pub const MARK_TELLING: u32 = 1 << 13;
+
 /// TCP flags by bit (RFC 9293, section 3.1).
 pub const TCP_FIN: u8 = 0x01;
 /// Opens a connection.

@@ -14,10 +14,12 @@ mod addr;
 mod drops;
 pub mod flow;
 mod layout;
+mod names;
 mod reason;
 pub mod wire;
 
 pub use addr::{MacAddr, NotAMac, PORT_ID_MAX, PortId, VlanId};
 pub use drops::*;
 pub use layout::*;
+pub use names::*;
 pub use reason::{DropReason, Way};

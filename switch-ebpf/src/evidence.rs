@@ -28,11 +28,11 @@ static EVIDENCE_COUNTS: Array<EvidenceCounts> = Array::with_max_entries(1, 0);
 /// Nanoseconds in a second.
 const SECOND_NS: u64 = 1_000_000_000;
 /// Where a tag sits: behind the two addresses.
-const TAG_AT: usize = 12;
+pub(crate) const TAG_AT: usize = 12;
 /// The same in a record, in 16-bit words.
 const TAG_PLACE: usize = offset_of!(Evidence, bytes) / 2 + TAG_AT / 2;
 /// Where it ends.
-const TAG_END: usize = 16;
+pub(crate) const TAG_END: usize = 16;
 
 /// A record in 8-byte words.
 type Words = [u64; size_of::<Evidence>() / 8];
@@ -128,7 +128,7 @@ pub(crate) fn put_tag(evidence: *mut Evidence, proto: u16, tci: u16) {
 
 /// Copies up to `most` bytes from `from` on; says how many.
 #[inline(always)]
-fn copy(skb: Skb, from: u32, to: *mut u8, most: u32) -> u32 {
+pub(crate) fn copy(skb: Skb, from: u32, to: *mut u8, most: u32) -> u32 {
     let left = skb.len().saturating_sub(from);
     let bytes = bounded(left, most);
     if bytes == 0 {

@@ -5,11 +5,14 @@
 
 use aya_ebpf::bindings::BPF_NOEXIST;
 use aya_ebpf::helpers::generated::bpf_ktime_get_ns;
-use switch_common::flow::{FlowValue, KIND_IPV6, MARK_CLOSED, MARK_OPENED, Route, TCP_FIN, TCP_RST, TCP_SYN, echo};
+use switch_common::flow::{
+    FlowValue, KIND_IPV6, MARK_CLOSED, MARK_OPENED, MARK_TELLING, Route, TCP_FIN, TCP_RST, TCP_SYN, echo,
+};
 use switch_common::{BrainPort, FLOW_RECHECK_SHIFT, PortCounters, Settings};
 
 use crate::field::{Field, Flow};
 use crate::maps::{BRAIN, BUCKETS, FLOWS4, FLOWS6, PairWords, TEMPLATE};
+use crate::names;
 use crate::packet::Skb;
 use crate::shape::{ALTERNATE, Shape, WORDS};
 use crate::tcp;
@@ -59,8 +62,14 @@ pub(crate) fn take_in(
     let Some(flow) = find(&mut shape, id, settings, now) else {
         // SAFETY: as above.
         weight.book(unsafe { &raw mut (*counters).overflow });
+        if names::is_wanted(&shape) {
+            names::hand_over(skb, id);
+        }
         return None;
     };
+    if flow.marks().peek() & MARK_TELLING != 0 {
+        names::hand_over(skb, id);
+    }
     if shape.is_tcp != 0 {
         tcp::look(flow, &shape.tcp, skb.gso_size());
     }
@@ -187,7 +196,8 @@ fn open(shape: &Shape, now: u32) -> Outcome {
     // SAFETY: a helper without arguments.
     flow.first_ns().set(unsafe { bpf_ktime_get_ns() });
     let opens = shape.is_tcp != 0 && shape.tcp.flags & TCP_SYN != 0;
-    flow.marks().set(if opens { MARK_OPENED } else { 0 });
+    let telling = if names::is_wanted(shape) { MARK_TELLING } else { 0 };
+    flow.marks().set(telling | if opens { MARK_OPENED } else { 0 });
     let outcome = if shape.kind == KIND_IPV6 {
         // SAFETY: an element of a per-CPU map, found by a lookup.
         let value = unsafe { &*template };

@@ -23,6 +23,7 @@ mod field;
 mod flow;
 mod kernel_drop;
 mod maps;
+mod names;
 mod packet;
 mod punt;
 mod shape;

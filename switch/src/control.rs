@@ -29,8 +29,11 @@ use std::time::Instant;
 
 use switch_common::PortId;
 
+use crate::clerk::Clerk;
 use crate::config::Runtime;
 use crate::dataplane::thread::Commands;
+use crate::events::Events;
+use crate::events::sighting::SightingTally;
 use crate::evidence::WitnessTally;
 use crate::observer::Observer;
 use crate::port::attach::Host;
@@ -78,6 +81,12 @@ pub struct Parts {
     pub punt_ifindex: u32,
     /// How much evidence the loop has kept.
     pub witness: WitnessTally,
+    /// What happens.
+    pub events: Events,
+    /// How many stations the loop has told of.
+    pub sighted: SightingTally,
+    /// The way to the clerk.
+    pub clerk: Clerk,
 }
 
 /// The port table and everything it is connected to.
@@ -94,13 +103,29 @@ pub struct Control {
     ports: BTreeMap<PortName, Port>,
     punt_ifindex: u32,
     witness: WitnessTally,
+    events: Events,
+    sighted: SightingTally,
+    clerk: Clerk,
     watch: lost::Watch,
 }
 
 impl Control {
     /// An empty port table; [`Self::adopt`] and [`Self::apply`] fill it.
     pub fn new(parts: Parts) -> Self {
-        let Parts { runtime, host, reflex, commands, observer, store, saved, punt_ifindex, witness } = parts;
+        let Parts {
+            runtime,
+            host,
+            reflex,
+            commands,
+            observer,
+            store,
+            saved,
+            punt_ifindex,
+            witness,
+            events,
+            sighted,
+            clerk,
+        } = parts;
         let ids = Ids::new(saved.names.clone());
         let brain = reflex.brain();
         let watch = lost::Watch::default();
@@ -117,6 +142,9 @@ impl Control {
             ports: BTreeMap::new(),
             punt_ifindex,
             witness,
+            events,
+            sighted,
+            clerk,
             watch,
         }
     }

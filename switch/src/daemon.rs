@@ -16,6 +16,7 @@ mod lock;
 mod reload;
 
 use std::io;
+use std::os::fd::OwnedFd;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -29,12 +30,15 @@ use tokio::sync::{oneshot, watch};
 
 use crate::api::server::Socket;
 use crate::api::web;
+use crate::clerk::{self, Clerk};
 use crate::config::{self, Datapath, Flows, OnStop, Runtime};
 use crate::control::{Control, Handle, Parts, lost};
 use crate::dataplane::Loop;
 use crate::dataplane::commands::Command;
 use crate::dataplane::thread::{Commands, now, spawn};
 use crate::dataplane::verdicts::{Obedience, VerdictIndex};
+use crate::events::Events;
+use crate::events::sighting::{self, Sightings};
 use crate::evidence::Testimony;
 use crate::export::FlowLog;
 use crate::fdb::{Fdb, FdbLimits};
@@ -45,7 +49,7 @@ use crate::port::attach::Host;
 use crate::port::monitor;
 use crate::port::punt_tap::{PUNT_RING, PuntTap};
 use crate::port::spec::Mac;
-use crate::reflex::{self, Load, Reflex, ticks_per_second};
+use crate::reflex::{self, HearingRate, Load, Reflex, ticks_per_second};
 use crate::state::{self, SavedPort, StateFile, Store};
 
 pub use down::down;
@@ -87,8 +91,8 @@ async fn serve(runtime: &Runtime) -> Result<()> {
     };
 
     let host = Host::connect()?;
-    let events = monitor::watch()?;
-    let Started { mut reflex, commands, ended, punt_ifindex, testimony } =
+    let links = monitor::watch()?;
+    let Started { mut reflex, commands, ended, punt_ifindex, testimony, sightings, bell } =
         match start(runtime, &host, &saved.ports).await {
             Ok(started) => started,
             Err(error) => {
@@ -101,6 +105,18 @@ async fn serve(runtime: &Runtime) -> Result<()> {
     let ring = reflex.evidence();
     let witness = testimony.tally();
     let observer = observe(runtime, &reflex, &saved.ports, flow_log)?;
+    let events = Events::new(runtime.names.told);
+    let sighted = sightings.tally();
+    let clerk = clerk::Setup {
+        heard: reflex.heard(),
+        sightings,
+        bell,
+        events: events.clone(),
+        limits: runtime.names.limits,
+        state_dir: runtime.state_dir.clone(),
+        has_config: runtime.config_path.is_some(),
+    };
+    let clerk = Clerk::start(clerk, observer.clone()).context("cannot start the clerk's thread")?;
     let parts = Parts {
         runtime: runtime.clone(),
         observer: observer.clone(),
@@ -111,6 +127,9 @@ async fn serve(runtime: &Runtime) -> Result<()> {
         saved,
         punt_ifindex,
         witness,
+        events,
+        sighted,
+        clerk: clerk.clone(),
     };
     let mut control = Control::new(parts);
     control.adopt(same_boot).await;
@@ -131,7 +150,7 @@ async fn serve(runtime: &Runtime) -> Result<()> {
     let (name, datapath, socket) = (&runtime.name, runtime.datapath, runtime.socket.display());
     tracing::info!(%name, %datapath, %socket, "ready");
     let looks = tokio::spawn(look_for_lost(handle.clone()));
-    let outcome = watch_over(runtime, &handle, events, ended, signals).await;
+    let outcome = watch_over(runtime, &handle, links, ended, signals).await;
     looks.abort();
     handle.set_ready(false);
     tracing::info!(%name, "stopping");
@@ -144,6 +163,7 @@ async fn serve(runtime: &Runtime) -> Result<()> {
     let keep = runtime.on_stop == OnStop::Keep || outcome.is_err();
     let left = handle.stop(keep).await;
     observer.stop(!keep).await;
+    clerk.stop().await;
     if commands.send(Command::Stop).is_err() {
         tracing::debug!("the loop had ended before");
     }
@@ -231,12 +251,14 @@ struct Started {
     ended: oneshot::Receiver<io::Result<()>>,
     punt_ifindex: u32,
     testimony: Testimony,
+    sightings: Sightings,
+    bell: Arc<OwnedFd>,
 }
 
 /// Loads or adopts the reflex, makes or adopts the punt tap, and starts the loop between them.
 async fn start(runtime: &Runtime, host: &Host, ports: &[SavedPort]) -> Result<Started> {
     let flows = runtime.flows;
-    let load = Load { hook: hook(runtime.hook), flows: flows.enabled, flows_max: flows.max };
+    let load = Load { hook: hook(runtime.hook), flows: flows.enabled, flows_max: flows.max, hearing: hearing(runtime) };
     let (mut reflex, adopted) = Reflex::open(&pins(&runtime.name), load)?;
     tracing::info!(?adopted, "reflex");
     diagnostics::listen(&mut reflex)?;
@@ -261,7 +283,9 @@ async fn start(runtime: &Runtime, host: &Host, ports: &[SavedPort]) -> Result<St
     let index = VerdictIndex::adopt(reflex.verdicts()?, Arc::clone(&brain), obedience);
     relearn(&mut tables.fdb, &index, ports);
     let (witness, testimony) = crate::evidence::witness();
-    let dataplane = Loop::new(tap, index, tables, brain, runtime.aging).witnessed_by(witness);
+    let bell = clerk::bell()?;
+    let (reporter, sightings) = sighting::queue(Arc::clone(&bell));
+    let dataplane = Loop::new(tap, index, tables, brain, runtime.aging).witnessed_by(witness).reported_by(reporter);
     let (commands, thread) = spawn(dataplane, tell)?;
     // The loop says through `ended` how it ended; the thread itself has nothing more to tell.
     drop(thread);
@@ -278,7 +302,7 @@ async fn start(runtime: &Runtime, host: &Host, ports: &[SavedPort]) -> Result<St
         flow_idle_jiffies: ticks(flows.idle),
         flow_closed_jiffies: ticks(flows.closed),
     })?;
-    Ok(Started { reflex, commands, ended, punt_ifindex, testimony })
+    Ok(Started { reflex, commands, ended, punt_ifindex, testimony, sightings, bell })
 }
 
 /// Starts the observer, which calls the ports of an earlier daemon by their names from the beginning.
@@ -321,6 +345,11 @@ fn relearn(fdb: &mut Fdb, verdicts: &VerdictIndex, ports: &[SavedPort]) {
             }
         }
     }
+}
+
+/// What of frames that say who is who is looked at: they are told by their flows.
+fn hearing(runtime: &Runtime) -> Option<HearingRate> {
+    runtime.names.hearing.filter(|_| runtime.flows.enabled)
 }
 
 fn hook(asked: config::Hook) -> reflex::Hook {

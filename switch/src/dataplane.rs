@@ -30,6 +30,7 @@ use switch_common::{
     VlanId, Way,
 };
 
+use crate::events::sighting::{Reporter, Sighting};
 use crate::evidence::Witness;
 use crate::fdb::{Learned, Nanos, Station};
 use crate::forwarding::{self, Decision, Tables, Verdict};
@@ -68,6 +69,7 @@ pub struct Loop<M, C> {
     links: Vec<Option<Link>>,
     brain: Arc<BrainPage>,
     witness: Option<Witness>,
+    reporter: Option<Reporter>,
     buffer: FrameBuffer,
     drain: Drain,
     egress: Vec<PortId>,
@@ -86,6 +88,7 @@ impl<M: Medium, C: VerdictCache> Loop<M, C> {
             links: vec![None; PORT_SLOTS],
             brain,
             witness: None,
+            reporter: None,
             buffer: FrameBuffer::new(),
             drain: Drain::default(),
             egress: Vec::with_capacity(PORT_SLOTS),
@@ -99,6 +102,12 @@ impl<M: Medium, C: VerdictCache> Loop<M, C> {
     #[must_use]
     pub fn witnessed_by(self, witness: Witness) -> Self {
         Self { witness: Some(witness), ..self }
+    }
+
+    /// The same, with a report of stations that are new or come from another port.
+    #[must_use]
+    pub fn reported_by(self, reporter: Reporter) -> Self {
+        Self { reporter: Some(reporter), ..self }
     }
 
     /// The medium, for who feeds it by hand.
@@ -146,6 +155,7 @@ impl<M: Medium, C: VerdictCache> Loop<M, C> {
             }
         };
         let decision = forwarding::decide(&mut self.tables, ingress, &frame, now);
+        report(self.reporter.as_ref(), decision.learned, ingress, frame.source(), now);
         if let Learned::Moved { .. } = decision.learned {
             self.verdicts.forget_station(VlanId::default(), frame.source());
         }
@@ -260,6 +270,18 @@ impl<M: Medium, C: VerdictCache> Loop<M, C> {
             self.verdicts.forget_station(station.vlan, station.mac);
         }
         self.next_sweep = if tables.fdb.is_empty() { None } else { Some(now + self.sweep_every) };
+    }
+}
+
+/// Tells of a station that is where it was not before, where somebody wants to know.
+fn report(reporter: Option<&Reporter>, learned: Learned, port: PortId, mac: MacAddr, time: Nanos) {
+    let from = match learned {
+        Learned::Added { .. } => None,
+        Learned::Moved { from, .. } => Some(from),
+        Learned::Known | Learned::Damped | Learned::Static | Learned::Refused | Learned::NotLearned => return,
+    };
+    if let Some(reporter) = reporter {
+        reporter.report(Sighting { time, port, mac, from });
     }
 }
 

@@ -8,6 +8,7 @@ use std::borrow::Cow;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 
+use jiff::{SignedDuration, Timestamp};
 use switch_common::{DropReason, EVIDENCE_BYTES_MAX, PORT_SLOTS, PortId, REASON_SLOTS, Way};
 use tokio::sync::mpsc::{Receiver, Sender, channel};
 
@@ -148,11 +149,26 @@ impl WitnessTally {
     }
 }
 
+/// A time of the monotonic clock as a time of day, to the microsecond.
+pub(crate) fn time_of_day(time: Nanos, now: Nanos, wall: Timestamp) -> Timestamp {
+    let ago = SignedDuration::try_from(now.since(time)).unwrap_or_default();
+    let then = wall.checked_sub(ago).unwrap_or(wall);
+    Timestamp::from_microsecond(then.as_microsecond()).unwrap_or(then)
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
 
     const PORT: PortId = PortId::new(3).expect("a port");
+
+    #[test]
+    fn a_moment_is_told_by_the_time_of_day() {
+        let wall: Timestamp = "2026-11-22T07:00:00Z".parse().unwrap_or_default();
+        let then = time_of_day(Nanos(1_000_000_000), Nanos(3_500_000_000), wall);
+        assert_eq!(then.to_string(), "2026-11-22T06:59:57.5Z");
+        assert_eq!(time_of_day(Nanos(5), Nanos(4), wall), wall, "never in the future");
+    }
 
     #[test]
     fn one_frame_per_port_side_reason_and_second_is_kept() {

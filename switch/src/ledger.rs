@@ -9,7 +9,7 @@
 //! | L3 | a flood makes one copy for each eligible port | `flood_eligible` = `flood_copies`, in slot 0 |
 //! | L4 | every frame that was accepted is in a flow, or in the port's overflow, or unparsable | `ingress` − refused = flows + `overflow` + `unparsable` |
 //! | L5 | the kernel's own counters of the netdev agree | rx ≥ `ingress`; `egress` = tx + its drops |
-//! | L7 | evidence of drops was delivered, or counted as lost | produced = delivered + lost |
+//! | L7 | evidence of drops, stations that are told of, and frames that say who is who were delivered, or counted as lost | produced = delivered + lost |
 //! | other | the list of reasons is complete | drops as `other` = 0 |
 //!
 //! All in frames (a super-frame counts once), all exact. The sums over the whole switch come from slot 0, which outlives
@@ -29,6 +29,7 @@ use switch_common::{BrainPort, PortCounters, PortDrops, Tally};
 use utoipa::ToSchema;
 
 use crate::evidence::EvidenceSums;
+use crate::reflex::HeardSums;
 use laws::{Sides, sides};
 
 /// What the kernel says of a port's netdev, since it was attached.
@@ -65,6 +66,8 @@ pub struct PortNumbers {
     pub netdev: Option<NetdevNumbers>,
     /// What the port's flows counted, those that were deleted among them; nothing when it was not read.
     pub flows: Option<Tally>,
+    /// Frames that say who is who.
+    pub heard: HeardSums,
 }
 
 /// All numbers at one time.
@@ -78,6 +81,8 @@ pub struct Snapshot {
     pub strangers: PortDrops,
     /// Evidence of drops, of both halves.
     pub evidence: EvidenceSums,
+    /// Stations that the loop told of.
+    pub sightings: EvidenceSums,
 }
 
 /// One law, applied to one port or to the switch.

@@ -1,15 +1,17 @@
 //! Weft, an intra-host virtual network switch: the brain in user space, and the reflex it teaches in the kernel.
 //!
 //! Arrows go down: `cli → api`, `daemon → control → dataplane → forwarding → {policy, fdb} → frame`. `forwarding`, `fdb`,
-//! `policy`, `flow`, `frame`, `ledger` and `config` touch no file descriptor, clock, thread or log: time is passed in.
+//! `policy`, `flow`, `names`, `frame`, `ledger` and `config` touch no file descriptor, clock, thread or log: time is passed in.
 
 pub mod api;
+pub mod clerk;
 pub mod cli;
 pub mod config;
 pub mod control;
 pub mod daemon;
 pub mod dataplane;
 pub mod describe;
+pub mod events;
 pub mod evidence;
 pub mod export;
 pub mod fdb;
@@ -18,6 +20,7 @@ pub mod forwarding;
 pub mod frame;
 pub mod ledger;
 pub mod metrics;
+pub mod names;
 pub mod observer;
 pub mod policy;
 pub mod port;

@@ -1,5 +1,5 @@
 //! What a test needs of the machine. A test that lacks it says so and counts as skipped; `WEFT_TESTS_REQUIRE` (a list as
-//! `root,bpf,kvm,linux_guest,qemu,pcaps,prometheus,tshark`) turns that skip into a failure.
+//! `root,bpf,kvm,linux_guest,qemu,pcaps,prometheus,dnsmasq,tshark`) turns that skip into a failure.
 
 use std::env;
 use std::fmt;
@@ -28,6 +28,8 @@ pub enum Need {
     Pcaps,
     /// Prometheus and its promtool.
     Prometheus,
+    /// A DNS and DHCP server, and a DHCP client.
+    Dnsmasq,
     /// tcpdump, tshark and what else comes with Wireshark's terminal tools.
     Tshark,
 }
@@ -44,6 +46,7 @@ impl Need {
             Self::Nft => "nft",
             Self::Pcaps => "pcaps",
             Self::Prometheus => "prometheus",
+            Self::Dnsmasq => "dnsmasq",
             Self::Tshark => "tshark",
         }
     }
@@ -68,6 +71,7 @@ impl Need {
                 (!named).then(|| format!("{} names no kernel that KVM runs here", linux::KERNEL))
             }),
             Self::Qemu => missing(&["qemu-system-x86_64", "busybox", "cpio", "dpkg-deb", "apt-get", "strip"]),
+            Self::Dnsmasq => missing(&["dnsmasq", "busybox"]),
             Self::Prometheus => missing(&["prometheus", "promtool"]),
             Self::Tshark => missing(&["tcpdump", "tshark", "dumpcap", "capinfos", "editcap"]),
             Self::Nft => {

@@ -6,13 +6,16 @@ use std::collections::BTreeMap;
 use std::sync::{Arc, Mutex, MutexGuard};
 use std::time::Duration;
 
+use jiff::Timestamp;
 use tokio::sync::broadcast;
 
 use super::schema::{Change, Diff, DropInfo, LawReport, LedgerReport, PortInfo, StationInfo, Status, Traffic};
 use super::{Control, ControlError, Witnessed};
 use crate::config::{File, PortTable};
+use crate::events::{Event, EventFilter, Events};
 use crate::flow::{Filter, Record};
 use crate::metrics::Sample;
+use crate::names::{Holder, Subject};
 use crate::port::spec::{Mac, PortName, PortSpec, PortState};
 
 #[derive(Debug)]
@@ -29,6 +32,9 @@ pub(crate) struct World {
     pub(crate) ended: broadcast::Sender<Arc<Record>>,
     pub(crate) lagged: u64,
     pub(crate) evidence: broadcast::Sender<Arc<Witnessed>>,
+    pub(crate) events: Events,
+    pub(crate) holders: Vec<Holder>,
+    pub(crate) asked: Option<(Subject, Option<Timestamp>)>,
 }
 
 /// Records that a follower of the fake may be behind.
@@ -49,6 +55,9 @@ impl Default for World {
             sample: Sample::default(),
             samples: 0,
             evidence: broadcast::Sender::new(16),
+            events: Events::default(),
+            holders: Vec::new(),
+            asked: None,
         }
     }
 }
@@ -204,6 +213,24 @@ impl Control for Fake {
 
     fn evidence(&self) -> broadcast::Receiver<Arc<Witnessed>> {
         self.world().evidence.subscribe()
+    }
+
+    fn events(&self) -> broadcast::Receiver<Arc<Event>> {
+        self.world().events.subscribe()
+    }
+
+    fn recent_events(&self, filter: &EventFilter, last: usize) -> Vec<Arc<Event>> {
+        self.world().events.recent(filter, last)
+    }
+
+    fn events_lagged(&self, events: u64) {
+        self.world().events.lagged(events);
+    }
+
+    async fn who(&self, subject: Subject, at: Option<Timestamp>) -> Vec<Holder> {
+        let mut world = self.world();
+        world.asked = Some((subject, at));
+        world.holders.clone()
     }
 
     async fn status(&self) -> Status {

@@ -11,6 +11,7 @@ pub mod schema;
 pub mod server;
 pub mod web;
 
+pub mod events;
 mod follow;
 mod input;
 mod limits;
@@ -25,11 +26,14 @@ mod tests;
 use std::sync::Arc;
 use std::time::Duration;
 
+use jiff::Timestamp;
 use tokio::sync::broadcast;
 
 use crate::config;
+use crate::events::{Event, EventFilter};
 use crate::flow::{Filter, Record};
 use crate::metrics;
+use crate::names::{Holder, Subject};
 use crate::port::spec::{Mac, PortName, PortSpec};
 use schema::{Diff, DropInfo, LedgerReport, PortInfo, Sample, Side, StationInfo, Status};
 
@@ -113,6 +117,14 @@ pub trait Control: Clone + Send + Sync + 'static {
     fn follower_lagged(&self, records: u64);
     /// Evidence of what is dropped from now on.
     fn evidence(&self) -> broadcast::Receiver<Arc<Witnessed>>;
+    /// Events from now on.
+    fn events(&self) -> broadcast::Receiver<Arc<Event>>;
+    /// Events that happened not long ago: of those that are asked for the `last`, oldest first.
+    fn recent_events(&self, filter: &EventFilter, last: usize) -> Vec<Arc<Event>>;
+    /// A follower was too slow for so many events.
+    fn events_lagged(&self, events: u64);
+    /// Who has, or at a time had, an address; what a station had; what was behind a port. The latest first.
+    fn who(&self, subject: Subject, at: Option<Timestamp>) -> impl Future<Output = Vec<Holder>> + Send;
     /// The daemon itself.
     fn status(&self) -> impl Future<Output = Status> + Send;
     /// Whether it forwards.

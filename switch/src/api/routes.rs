@@ -10,16 +10,20 @@ use axum::{Json, Router};
 use jiff::Timestamp;
 use utoipa::OpenApi;
 
+use super::events;
 use super::flows::{self, Asked};
 use super::follow::{Followers, follow_drops};
 use super::input::{Input, Options, Refusal};
 use super::schema::{
     AddPort, Apply, Diff, DropInfo, Flush, Flushed, Follow, LedgerReport, NewStation, PortInfo, Problem, RemovePort,
-    Settle, StationInfo, Status,
+    Settle, StationInfo, Status, Who,
 };
 use super::{Control, ControlError};
 use crate::config::{PortTable, StationMac};
+use crate::events::{Event, EventKind};
 use crate::flow::Record;
+use crate::flow::filter::parse_time;
+use crate::names::{Holder, NoSubject, Subject};
 use crate::port::spec::{Origin, PortName, PortSpec};
 
 /// Longest time a ledger may wait for quiet.
@@ -45,7 +49,9 @@ const SETTLE_SECS_MAX: u64 = 600;
         flush,
         ledger,
         drops,
-        list_flows
+        list_flows,
+        list_events,
+        who
     ),
     components(schemas(PortSpec, Problem))
 )]
@@ -79,6 +85,8 @@ pub(super) fn router<C: Control>(control: C, followers: Followers) -> Router {
         .route("/v1/ledger", get(ledger::<C>))
         .route("/v1/drops", get(drops::<C>))
         .route("/v1/flows", get(list_flows::<C>))
+        .route("/v1/events", get(list_events::<C>))
+        .route("/v1/who/{subject}", get(who::<C>))
         .fallback(async || Refusal::new(StatusCode::NOT_FOUND, "no such path; see /openapi.json".to_owned()))
         .method_not_allowed_fallback(async || {
             Refusal::new(StatusCode::METHOD_NOT_ALLOWED, "no such method here; see /openapi.json".to_owned())
@@ -246,6 +254,44 @@ async fn list_flows<C: Control>(
     } else {
         flows::list(&room.control, asked).await
     }
+}
+
+/// What happened not long ago, oldest first: the last 1000 of each kind are kept. A word repeated is OR, different ones are AND. With
+/// `follow`: as `application/x-ndjson`, what happens from now on; a reader that is too slow finds a line `{"lost": N}` in the place of
+/// what it missed.
+#[utoipa::path(get, path = "/v1/events",
+    params(
+        ("kind" = Option<Vec<EventKind>>, Query, description = "What happened"),
+        ("port" = Option<Vec<String>>, Query, description = "The port it happened at, or the other one"),
+        ("last" = Option<u32>, Query, description = "So many at most: 1 to 10000, 1000 by default"),
+        ("follow" = Option<bool>, Query, description = "Go on, with what happens from now on"),
+    ),
+    responses((status = 200, body = Vec<Event>), (status = 422, body = Problem), (status = 503, body = Problem)))]
+async fn list_events<C: Control>(
+    State(room): State<Room<C>>,
+    Options(words): Options<Vec<(String, String)>>,
+) -> Result<Response, Refusal> {
+    let asked = events::Asked::read(&words)?;
+    if asked.follow {
+        events::follow(room.control, &room.followers, asked)
+    } else {
+        Ok(events::list(&room.control, &asked))
+    }
+}
+
+/// Who had an IP address, what a station had, what was behind a port, the latest first: as seen in ARP, neighbour discovery, DHCP.
+#[utoipa::path(get, path = "/v1/who/{subject}",
+    params(("subject" = String, Path, description = "An IP address, a MAC address or a port's name"), Who),
+    responses((status = 200, body = Vec<Holder>), (status = 422, body = Problem)))]
+async fn who<C: Control>(
+    State(room): State<Room<C>>,
+    Path(subject): Path<String>,
+    Options(options): Options<Who>,
+) -> Answer<Vec<Holder>> {
+    let subject: Subject = subject.parse().map_err(|error: NoSubject| ControlError::Invalid(error.to_string()))?;
+    let at = options.at.map(|at| parse_time(&at, Timestamp::now())).transpose();
+    let at = at.map_err(|wrong| ControlError::Invalid(format!("at: {wrong}")))?;
+    Ok(Json(room.control.who(subject, at).await))
 }
 
 fn port_name(text: &str) -> Result<PortName, ControlError> {

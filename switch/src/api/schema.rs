@@ -308,3 +308,12 @@ pub struct Follow {
     /// Go on: one JSON object per line for what is dropped from now on.
     pub follow: bool,
 }
+
+/// When.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize, IntoParams)]
+#[serde(deny_unknown_fields, default)]
+#[into_params(parameter_in = Query)]
+pub struct Who {
+    /// Who it was at a time (RFC 3339), or so long ago (`90s`, `5m`, `2h`, `1d`).
+    pub at: Option<String>,
+}

@@ -106,6 +106,11 @@ fn stations_drops_and_ledger_are_asked_for() {
         ("flows", 0),
         ("-o wide flows --last 5 --not --port tap1 --since 5m", 0),
         ("-o jsonl flows --ip 198.18.0.0/15", 0),
+        ("events", 0),
+        ("-o jsonl events --kind new_station --kind dns_answer --port a --last 3", 0),
+        ("who 198.18.0.7", 0),
+        ("-o json who 2001:db8::1 --at 2h", 0),
+        ("-o wide who 52:54:00:00:00:01 --at 2026-11-22T07:00:00Z", 0),
         ("ledger", 0),
         ("ledger --settle", 0),
         ("-o json ledger --settle=1", 0),
@@ -146,7 +151,19 @@ fn a_file_is_checked_applied_and_exported() {
 
 #[test]
 fn without_a_daemon_there_is_nobody_to_ask() {
-    for words in ["port list", "fdb", "ledger", "drops", "drops -f", "flows", "flows -f", "export"] {
+    for words in [
+        "port list",
+        "fdb",
+        "ledger",
+        "drops",
+        "drops -f",
+        "flows",
+        "flows -f",
+        "events",
+        "events -f",
+        "who a",
+        "export",
+    ] {
         let global = ["weft", "--socket", "/nonexistent/weft.sock"];
         let cli = Cli::try_parse_from(global.into_iter().chain(words.split(' '))).unwrap();
         assert_eq!(exit_code(&dispatch(cli).unwrap_err()), 3, "{words}");

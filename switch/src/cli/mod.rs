@@ -11,6 +11,7 @@ mod demo;
 mod doctor;
 mod down;
 mod drops;
+mod events;
 mod export;
 mod fdb;
 mod filters;
@@ -23,6 +24,7 @@ mod port;
 mod run;
 #[cfg(test)]
 mod tests;
+mod who;
 
 use std::io;
 use std::path::{Path, PathBuf};
@@ -78,6 +80,8 @@ enum Command {
     Flows(flows::Options),
     Ledger(ledger::Options),
     Drops(drops::Options),
+    Events(events::Options),
+    Who(who::Options),
     Doctor(doctor::Options),
     Demo(demo::Options),
     #[command(subcommand, hide = true)]
@@ -137,6 +141,8 @@ fn dispatch(cli: Cli) -> anyhow::Result<()> {
         Command::Flows(options) => wait_for(flows::run(&global, &options)),
         Command::Ledger(options) => wait_for(ledger::run(&global, &options)),
         Command::Drops(options) => wait_for(drops::run(&global, &options)),
+        Command::Events(options) => wait_for(events::run(&global, &options)),
+        Command::Who(options) => wait_for(who::run(&global, &options)),
         Command::Doctor(_) => doctor::run(&global),
         Command::Demo(options) => demo::run(&options),
         Command::Generate(command) => generate::run(Cli::command(), &command),

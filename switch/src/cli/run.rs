@@ -7,7 +7,7 @@ use clap::Args;
 
 use super::{Global, log, read_config};
 use crate::config::{
-    Config, DatapathChoice, FilePath, Hook, LogConfig, LogFormat, LogLevel, Metrics, OnStop, Runtime, STATE_DIR,
+    Config, DatapathChoice, FilePath, Hook, LogConfig, LogFormat, LogLevel, Metrics, Names, OnStop, Runtime, STATE_DIR,
     state_dir,
 };
 use crate::daemon;
@@ -71,6 +71,7 @@ pub(super) fn runtime(global: &Global, options: Options, config: Config) -> Runt
         stations_max: file.switch.stations_max.get() as usize,
         flows: file.flows.flows(),
         flow_log: flow_log(file.flows.log(), options.flow_log.as_ref()),
+        names: Names::of(&file.names, &file.events),
         config_path: options.config,
     }
 }

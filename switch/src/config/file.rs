@@ -8,6 +8,7 @@ use serde::{Deserialize, Serialize};
 use toml::Spanned;
 
 use super::flow_table::FlowsTable;
+use super::names_table::{EventsTable, NamesTable};
 use super::port_table::{Fault, PortTable};
 use super::runtime::{AGING_SECS, DatapathChoice, Metrics, Runtime, STATIONS_MAX};
 use super::values::Bounded;
@@ -53,6 +54,10 @@ pub struct File {
     pub metrics: MetricsTable,
     /// What is kept of flows.
     pub flows: FlowsTable,
+    /// What is kept of who is who.
+    pub names: NamesTable,
+    /// What is told of events.
+    pub events: EventsTable,
     /// Its ports.
     #[serde(skip_serializing_if = "Vec::is_empty")]
     pub port: Vec<PortTable>,
@@ -116,6 +121,7 @@ impl File {
     pub fn describe(runtime: &Runtime, ports: &[PortSpec]) -> Result<Self, String> {
         let secs = i64::try_from(runtime.aging.as_secs()).unwrap_or(i64::MAX);
         let stations = i64::try_from(runtime.stations_max).unwrap_or(i64::MAX);
+        let (names, events) = runtime.names.describe()?;
         Ok(Self {
             switch: SwitchTable {
                 datapath: runtime.datapath.into(),
@@ -124,6 +130,8 @@ impl File {
             },
             metrics: MetricsTable { listen: Metrics(runtime.metrics) },
             flows: FlowsTable::describe(&runtime.flows, runtime.flow_log.as_ref())?,
+            names,
+            events,
             port: ports.iter().map(PortTable::try_from).collect::<Result<_, _>>()?,
         })
     }

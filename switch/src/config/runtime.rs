@@ -9,6 +9,7 @@ use std::time::Duration;
 use clap::ValueEnum;
 use serde::{Deserialize, Serialize};
 
+use super::names_table::Names;
 use crate::port::spec::{IfName, PortSpec};
 
 /// Name of the instance by default.
@@ -212,6 +213,8 @@ pub struct Runtime {
     pub flows: Flows,
     /// Where records of conversations are written, if at all.
     pub flow_log: Option<LogConfig>,
+    /// What is kept of who is who, and what is told of events.
+    pub names: Names,
     /// The file, to be read again at SIGHUP.
     pub config_path: Option<PathBuf>,
 }

@@ -61,6 +61,7 @@ fn runtime() -> Runtime {
         stations_max: 99,
         flows: Flows { max: 1000, per_port: 77, ..Flows::default() },
         flow_log: Some(LogConfig { path: PathBuf::from("/var/log/f"), max_bytes: 3 << 20, files: 2 }),
+        names: Names { hearing: None, ..Names::default() },
         config_path: None,
     }
 }
@@ -79,6 +80,7 @@ fn what_is_exported_can_be_applied_and_is_the_same() {
     assert_eq!(again.file.metrics.listen, Metrics(None));
     assert_eq!(again.file.flows.flows(), runtime().flows);
     assert_eq!(again.file.flows.log(), runtime().flow_log);
+    assert_eq!(Names::of(&again.file.names, &again.file.events), runtime().names);
 }
 
 /// Refused texts: what is wrong, where, and words of the message.
@@ -103,6 +105,9 @@ const WRONG: &[(&str, usize, usize, &str)] = &[
     ("[flows.log]\npath = \"/f\"\nfiles = 1000\n", 3, 9, "take a number from 1 to 999"),
     ("[flows.log]\npath = \"/f\"\nsize = 1\n", 3, 1, "unknown field `size`"),
     ("[flows]\nenabled = false\n[flows.log]\npath = \"/f\"\n", 4, 8, "there is nothing to log"),
+    ("[names]\nbindings_max = 5\n", 2, 16, "take a number from 16 to 262144"),
+    ("[names]\nduplicate_secs = 0\n", 2, 18, "take a number from 1 to 86400"),
+    ("[events]\ndormant_days = 7\n", 2, 1, "unknown field `dormant_days`"),
     ("[[port]]\nnetdev = \"a\"\n", 1, 1, "missing field `name`"),
     ("[[port]]\nname = \"\"\nnetdev = \"a\"\n", 2, 8, "must not be empty"),
     ("[[port]]\nname = \"a/b\"\nnetdev = \"a\"\n", 2, 8, "contains '/'"),

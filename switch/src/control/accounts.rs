@@ -119,11 +119,13 @@ impl Control {
                 punted,
                 netdev,
                 flows: None,
+                heard: self.reflex.heard_sums(port.id).unwrap_or_default(),
             });
         }
         let strangers = self.reflex.strangers().unwrap_or_default();
         let evidence = self.reflex.evidence_sums().unwrap_or_default().plus(self.witness.sums());
-        Snapshot { ports, switch: self.brain.port(0).snapshot(), strangers, evidence }
+        let sightings = self.sighted.sums();
+        Snapshot { ports, switch: self.brain.port(0).snapshot(), strangers, evidence, sightings }
     }
 
     async fn netdev_numbers(&self, port: &Port) -> Option<NetdevNumbers> {

@@ -2,7 +2,7 @@
 
 use std::fmt::Write as _;
 
-use jiff::{SignedDuration, Timestamp};
+use jiff::Timestamp;
 use switch_common::PortId;
 
 use super::Control;
@@ -10,8 +10,7 @@ use super::accounts::side;
 use crate::api::Witnessed;
 use crate::api::schema::Sample;
 use crate::dataplane::thread::now;
-use crate::evidence::Evidence;
-use crate::fdb::Nanos;
+use crate::evidence::{Evidence, time_of_day};
 
 impl Control {
     /// Names the ports; what belongs to a port that is no more is left out.
@@ -33,13 +32,6 @@ impl Control {
     }
 }
 
-/// A time of the monotonic clock as a time of day, to the microsecond.
-fn time_of_day(time: Nanos, now: Nanos, wall: Timestamp) -> Timestamp {
-    let ago = SignedDuration::try_from(now.since(time)).unwrap_or_default();
-    let then = wall.checked_sub(ago).unwrap_or(wall);
-    Timestamp::from_microsecond(then.as_microsecond()).unwrap_or(then)
-}
-
 fn hex(bytes: &[u8]) -> String {
     let mut text = String::with_capacity(bytes.len() * 2);
     for byte in bytes {
@@ -54,11 +46,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_drop_is_told_by_the_time_of_day_and_its_bytes_in_hex() {
-        let wall: Timestamp = "2026-11-22T07:00:00Z".parse().unwrap_or_default();
-        let then = time_of_day(Nanos(1_000_000_000), Nanos(3_500_000_000), wall);
-        assert_eq!(then.to_string(), "2026-11-22T06:59:57.5Z");
-        assert_eq!(time_of_day(Nanos(5), Nanos(4), wall), wall, "never in the future");
+    fn a_drop_is_told_by_its_bytes_in_hex() {
         assert_eq!(hex(&[0, 0x1b, 0xff]), "001bff");
     }
 }

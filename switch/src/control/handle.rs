@@ -4,19 +4,23 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::{Duration, Instant};
 
+use jiff::Timestamp;
 use tokio::sync::{Mutex, broadcast};
 use tokio::task::JoinHandle;
 
 use super::{Control, ControlError, Port, accounts, lost};
 use crate::api::schema::{Diff, DropInfo, LedgerReport, PortInfo, StationInfo, Status};
 use crate::api::{self, Witnessed};
+use crate::clerk::Clerk;
 use crate::config;
 use crate::dataplane::commands::{Census, Command};
 use crate::dataplane::thread::now;
+use crate::events::{Event, EventFilter, Events};
 use crate::evidence::Evidence;
 use crate::flow::{Filter, Record};
 use crate::metrics::Sample;
 use crate::metrics::process::Process;
+use crate::names::{Holder, Subject};
 use crate::observer::Observer;
 use crate::port::monitor::LinkEvent;
 use crate::port::spec::{Mac, PortName, PortSpec};
@@ -29,6 +33,8 @@ const EVIDENCE_KEPT: usize = 4096;
 pub struct Handle {
     control: Arc<Mutex<Control>>,
     observer: Observer,
+    events: Events,
+    clerk: Clerk,
     ready: Arc<AtomicBool>,
     started: Instant,
     evidence: broadcast::Sender<Arc<Witnessed>>,
@@ -39,6 +45,8 @@ impl Handle {
     pub fn new(control: Control) -> Self {
         Self {
             observer: control.observer.clone(),
+            events: control.events.clone(),
+            clerk: control.clerk.clone(),
             control: Arc::new(Mutex::new(control)),
             ready: Arc::new(AtomicBool::new(false)),
             started: Instant::now(),
@@ -194,6 +202,22 @@ impl api::Control for Handle {
 
     fn evidence(&self) -> broadcast::Receiver<Arc<Witnessed>> {
         self.evidence.subscribe()
+    }
+
+    fn events(&self) -> broadcast::Receiver<Arc<Event>> {
+        self.events.subscribe()
+    }
+
+    fn recent_events(&self, filter: &EventFilter, last: usize) -> Vec<Arc<Event>> {
+        self.events.recent(filter, last)
+    }
+
+    fn events_lagged(&self, events: u64) {
+        self.events.lagged(events);
+    }
+
+    async fn who(&self, subject: Subject, at: Option<Timestamp>) -> Vec<Holder> {
+        self.clerk.who(subject, at).await
     }
 
     async fn status(&self) -> Status {

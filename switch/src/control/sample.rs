@@ -14,7 +14,7 @@ use crate::metrics::sample::{DropSample, MapSample, PortSample, ProgramSample, S
 use crate::observer::Losses;
 use crate::port::PortState;
 use crate::port::spec::{Origin, Role};
-use crate::reflex::{Counted, KernelDrop, ReflexError};
+use crate::reflex::{Counted, HeardSums, KernelDrop, ReflexError};
 
 impl Control {
     /// All but what the loop knows, and the process.
@@ -31,24 +31,31 @@ impl Control {
         };
         let ports = self.ports.iter().map(|(name, port)| {
             let id = port.id.index();
-            port_sample(name.to_string(), port, &numbers(id, of(id)), &kernel)
+            let sample = port_sample(name.to_string(), port, &numbers(id, of(id)), &kernel);
+            PortSample { heard: self.reflex.heard_sums(port.id).unwrap_or_default(), ..sample }
         });
+        let ports: Vec<PortSample> = ports.collect();
         // The brain's slot 0 holds the sums over all ports, which are no strangers' drops.
         let mut strangers = numbers(0, of(0));
         let seen = self.observer.seen();
         let Losses { records_log, records_follow, sweeps } = seen.losses;
         let evidence = self.reflex.evidence_sums()?.plus(self.witness.sums()).lost;
+        let events = self.events.counts();
         let lost = vec![
             (Stage::Punt, strangers.brain.unobserved),
             (Stage::FlowLog, records_log),
             (Stage::Follow, records_follow),
             (Stage::Evidence, evidence),
             (Stage::Sweep, sweeps),
+            (Stage::Names, ports.iter().map(|port| port.heard.limited + port.heard.lost).sum()),
+            (Stage::Events, events.follow_lost + self.sighted.sums().lost),
         ];
         let map = |map, entries, entries_max| MapSample { map, entries, entries_max };
         let (flows4, flows6) = seen.flows_max;
+        let clerk = self.clerk.seen();
         let maps = vec![
             map("flows", seen.flows, u64::from(flows4) + u64::from(flows6)),
+            map("bindings", clerk.bindings, clerk.bindings_max),
             map("ports", self.ports.len() as u64, u64::from(PORT_ID_MAX)),
         ];
         strangers.brain = switch_common::BrainPort::default();
@@ -57,9 +64,11 @@ impl Control {
             name: self.runtime.name.to_string(),
             datapath: self.runtime.datapath.to_string(),
             hook: self.reflex.hook().to_string(),
-            ports: ports.collect(),
+            ports,
             strangers: drop_samples(&strangers, &[], 0),
             seen,
+            events,
+            clerk,
             lost,
             maps,
             programs: runs.map(|it| ProgramSample { name: it.program, runs: it.runs, run_time: it.run_time }).collect(),
@@ -100,6 +109,7 @@ fn port_sample(name: String, port: &Port, numbers: &Numbers, kernel: &[KernelDro
         unparsable_frames: numbers.counters.unparsable.frames,
         flood_frames: numbers.brain.flooded,
         punted_frames: numbers.punted,
+        heard: HeardSums::default(),
         drops: drop_samples(numbers, kernel, port.id.get()),
     }
 }

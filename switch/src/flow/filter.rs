@@ -237,6 +237,18 @@ fn is_ethertype(name: &str) -> bool {
     name.strip_prefix("0x").is_some_and(|digits| digits.len() == 4 && digits.bytes().all(|b| b.is_ascii_hexdigit()))
 }
 
+/// A time, or how long ago it was.
+///
+/// # Errors
+/// It is neither; what would be.
+pub fn parse_time(text: &str, now: Timestamp) -> Result<Timestamp, String> {
+    let shown = || {
+        let text = text.escape_default();
+        format!("'{text}' is not a time, as 2026-11-22T07:00:00Z, or how long ago, as 90s, 5m, 2h or 1d")
+    };
+    time(text, now).ok_or_else(shown)
+}
+
 fn time(text: &str, now: Timestamp) -> Option<Timestamp> {
     if let Ok(time) = text.parse() {
         return Some(time);

@@ -72,8 +72,17 @@ fn equal(law: &'static str, name: &str, what: &str, left: u64, right: u64) -> Si
     Sides { law, what: format!("{name}: {what}"), left, right, bounds: Bounds::equal(left), note: |_, _| None }
 }
 
-fn of_port(port: &PortNumbers) -> [Sides; 4] {
-    let PortNumbers { name, counters, drops, brain, punted, .. } = port;
+/// L7: what was produced may wait to be fetched.
+fn fetched(name: &str, what: &str, produced: u64, delivered_or_lost: u64) -> Sides {
+    Sides {
+        bounds: Bounds { at_once: false, ..Bounds::equal(produced) },
+        note: |left, right| (left > right).then(|| format!("{} not fetched yet", left - right)),
+        ..equal("L7", name, what, produced, delivered_or_lost)
+    }
+}
+
+fn of_port(port: &PortNumbers) -> [Sides; 5] {
+    let PortNumbers { name, counters, drops, brain, punted, heard, .. } = port;
     let settled_or_lost = brain.settled + brain.unobserved;
     [
         equal(
@@ -101,6 +110,12 @@ fn of_port(port: &PortNumbers) -> [Sides; 4] {
             "copies = went out + dropped",
             counters.copies + brain.copies,
             counters.egress.frames + frames(&drops.egress) + frames(&brain.egress_drops),
+        ),
+        fetched(
+            name,
+            "frames that say who is who = delivered + limited + lost",
+            heard.produced,
+            heard.delivered + heard.limited + heard.lost,
         ),
     ]
 }
@@ -175,8 +190,8 @@ fn of_netdev(port: &PortNumbers) -> Vec<Sides> {
     vec![ingress, egress]
 }
 
-fn of_switch(snapshot: &Snapshot) -> [Sides; 5] {
-    let Snapshot { ports, switch, strangers, evidence } = snapshot;
+fn of_switch(snapshot: &Snapshot) -> [Sides; 6] {
+    let Snapshot { ports, switch, strangers, evidence, sightings } = snapshot;
     let sum = |field: fn(&BrainPort) -> u64| ports.iter().map(|port| field(&port.brain)).sum::<u64>();
     // Ports that are no more are in the switch's sums, and not in the sum over the ports.
     let covers = |what: &str, left, right| Sides {
@@ -190,17 +205,13 @@ fn of_switch(snapshot: &Snapshot) -> [Sides; 5] {
         equal("L3", "the switch", "eligible ports = copies of floods", switch.flood_eligible, switch.flood_copies),
         covers("its ports' eligible ports are in its sum", sum(|port| port.flood_eligible), switch.flood_eligible),
         covers("its ports' copies of floods are in its sum", sum(|port| port.flood_copies), switch.flood_copies),
-        Sides {
-            bounds: Bounds { at_once: false, ..Bounds::equal(evidence.produced) },
-            note: |left, right| (left > right).then(|| format!("{} not fetched yet", left - right)),
-            ..equal(
-                "L7",
-                "the switch",
-                "evidence = delivered + lost",
-                evidence.produced,
-                evidence.delivered + evidence.lost,
-            )
-        },
+        fetched("the switch", "evidence = delivered + lost", evidence.produced, evidence.delivered + evidence.lost),
+        fetched(
+            "the switch",
+            "stations that were told of = delivered + lost",
+            sightings.produced,
+            sightings.delivered + sightings.lost,
+        ),
         equal("other", "the switch", "no drop is without a reason of its own", 0, other),
     ]
 }

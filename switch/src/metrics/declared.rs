@@ -137,15 +137,39 @@ metrics! {
     /// TCP connections that the port's guest asked for and nobody answered. Since the daemon began.
     TCP_HALF_OPEN = Counter "weft_tcp_half_open_total" ["port"];
 
-    /// What was not observed, by stage: punt (frames the kernel freed on their way to the user-space half), flow_log and follow (records), evidence (samples of dropped frames), sweep (failed reads of the flow table). Frames without a flow are in weft_flow_overflow_frames_total.
+    /// What was not observed, by stage: punt (frames the kernel freed on their way to the user-space half), flow_log and follow (records), evidence (samples of dropped frames), sweep (failed reads of the flow table), events (on their way from the forwarding loop, or for who follows), names (frames that say who is who; by port in weft_heard_lost_frames_total). Frames without a flow are in weft_flow_overflow_frames_total.
     OBSERVATION_LOST = Counter "weft_observation_lost_total" ["stage"];
+
+    /// Events by kind, told or not: see `weft events`. Since the daemon began.
+    EVENTS = Counter "weft_events_total" ["kind"];
+    /// Events that were counted and not told, because their port had too many of the kind. Since the daemon began.
+    EVENTS_SUPPRESSED = Counter "weft_events_suppressed_total" ["kind"];
+
+    /// 1 when the port has sent nothing useful for longer than [events] dormant_secs, else 0.
+    PORT_DORMANT = Gauge "weft_port_dormant" ["port"];
+    /// Frames from the port's guest that say who is who: DNS, DHCP, ARP, neighbour discovery.
+    HEARD_FRAMES = Counter "weft_heard_frames_total" ["port"];
+    /// Of weft_heard_frames_total what was not looked at, because the port sent too many (stage limit) or because they came faster than they were read (stage ring).
+    HEARD_LOST = Counter "weft_heard_lost_frames_total" ["port", "stage"];
+    /// DNS queries that the port's guest sent over UDP. Since the daemon began.
+    DNS_QUERIES = Counter "weft_dns_queries_total" ["port"];
+    /// Answers to DNS queries of the port's guest, by response code. Only codes that occurred. Since the daemon began.
+    DNS_ANSWERS = Counter "weft_dns_answers_total" ["port", "rcode"];
+    /// DNS queries of the port's guest that were not answered within [names] dns_timeout_secs. Since the daemon began.
+    DNS_TIMEOUTS = Counter "weft_dns_timeouts_total" ["port"];
+    /// DNS messages from the port's guest that were not used: malformed, unmatched (answers that nobody asked for), evicted (queries that gave way to later ones). Since the daemon began.
+    DNS_IGNORED = Counter "weft_dns_ignored_messages_total" ["port", "cause"];
+    /// How long answers to the port's guest took, as the switch saw query and answer. Since the daemon began.
+    DNS_LATENCY = Histogram "weft_dns_latency_seconds" ["port"];
+    /// Bindings (an IP address, a station and a port, for some time) and stations that were forgotten for lack of room. Since the daemon began.
+    BINDINGS_EVICTED = Counter "weft_bindings_evicted_total" [];
 
     /// Stations that the switch knows.
     STATIONS = Gauge "weft_stations" [];
     /// Times that a station turned up on another port. Since the daemon began.
     STATION_MOVES = Counter "weft_station_moves_total" [];
 
-    /// Entries in use: flows (directions of conversations, as of the last sweep), ports, verdicts (pairs of stations the kernel forwards by itself), stations.
+    /// Entries in use: flows (directions of conversations, as of the last sweep), bindings (times in which a station had an address), ports, verdicts (pairs of stations the kernel forwards by itself), stations.
     MAP_ENTRIES = Gauge "weft_map_entries" ["map"];
     /// Entries that there is room for; see weft_map_entries.
     MAP_ENTRIES_MAX = Gauge "weft_map_entries_max" ["map"];

@@ -1,6 +1,6 @@
 //! From a sample to metric families: which number stands under which name and labels.
 
-use std::collections::HashMap;
+use std::collections::{BTreeMap, HashMap};
 use std::time::Duration;
 
 use jiff::Timestamp;
@@ -11,7 +11,9 @@ use super::declared::{self, About, Kind, Metric};
 use super::pairs::PairSeries;
 use super::sample::{DropSample, PortSample, Sample};
 use crate::api::schema::Side;
+use crate::events::EventKind;
 use crate::flow::{Histogram, PortHealth, Transport, Transports};
+use crate::names::Rcode;
 
 /// All that one scrape tells; lives as long as it.
 pub(super) struct Scrape {
@@ -37,8 +39,16 @@ impl Collector for Scrape {
     }
 
     fn collect(&self) -> Vec<MetricFamily> {
-        [self.of_ports(), self.of_drops(), self.of_pairs(), self.of_flows(), self.of_switch(), self.of_process()]
-            .concat()
+        [
+            self.of_ports(),
+            self.of_drops(),
+            self.of_pairs(),
+            self.of_flows(),
+            self.of_names(),
+            self.of_switch(),
+            self.of_process(),
+        ]
+        .concat()
     }
 }
 
@@ -134,11 +144,47 @@ impl Scrape {
         ]
     }
 
+    fn of_names(&self) -> Vec<MetricFamily> {
+        let clerk = &self.sample.clerk;
+        let heard = self.sample.ports.iter().map(|port| (port.name.as_str(), port.heard));
+        let lost = heard
+            .clone()
+            .flat_map(|(port, heard)| [([port, "limit"], count(heard.limited)), ([port, "ring"], count(heard.lost))]);
+        let ports = || self.sample.ports.iter().map(|port| port.name.as_str());
+        let dormant = ports().filter_map(|port| Some(([port], count(u64::from(*clerk.dormant.get(port)?)))));
+        let dns = || ports().filter_map(|port| Some((port, clerk.dns.get(port)?)));
+        let answers = dns().flat_map(|(port, dns)| {
+            let occurred = Rcode::ALL.iter().zip(dns.answers).filter(|(_, answers)| *answers > 0);
+            occurred.map(move |(rcode, answers)| ([port, rcode.label()], count(answers)))
+        });
+        let ignored = dns().flat_map(|(port, dns)| {
+            [("malformed", dns.malformed), ("unmatched", dns.unmatched), ("evicted", dns.evicted)]
+                .map(|(cause, messages)| ([port, cause], count(messages)))
+        });
+        let answered = dns().filter(|(_, dns)| dns.latency.count() > 0);
+        vec![
+            family(&declared::PORT_DORMANT, dormant),
+            family(&declared::HEARD_FRAMES, heard.map(|(port, heard)| ([port], count(heard.produced)))),
+            family(&declared::HEARD_LOST, lost),
+            family(&declared::DNS_QUERIES, dns().map(|(port, dns)| ([port], count(dns.queries)))),
+            family(&declared::DNS_ANSWERS, answers),
+            family(&declared::DNS_TIMEOUTS, dns().map(|(port, dns)| ([port], count(dns.timeouts)))),
+            family(&declared::DNS_IGNORED, ignored),
+            family(&declared::DNS_LATENCY, answered.map(|(port, dns)| ([port], Value::Observed(dns.latency)))),
+            one(&declared::BINDINGS_EVICTED, count(clerk.evicted)),
+        ]
+    }
+
     fn of_switch(&self) -> Vec<MetricFamily> {
-        let Sample { name, datapath, hook, maps, programs, lost, .. } = &self.sample;
+        let Sample { name, datapath, hook, maps, programs, lost, events, .. } = &self.sample;
+        let by_kind = |metric, counts: &BTreeMap<EventKind, u64>| {
+            family(metric, counts.iter().map(|(kind, events)| ([kind.label()], count(*events))))
+        };
         vec![
             one(&declared::STATIONS, count(self.sample.stations)),
             one(&declared::STATION_MOVES, count(self.sample.station_moves)),
+            by_kind(&declared::EVENTS, &events.happened),
+            by_kind(&declared::EVENTS_SUPPRESSED, &events.suppressed),
             family(&declared::OBSERVATION_LOST, lost.iter().map(|(stage, lost)| ([stage.label()], count(*lost)))),
             family(&declared::MAP_ENTRIES, maps.iter().map(|map| ([map.map], count(map.entries)))),
             family(&declared::MAP_ENTRIES_MAX, maps.iter().map(|map| ([map.map], count(map.entries_max)))),

@@ -8,7 +8,9 @@ use switch_common::{DropCell, Tally};
 
 use super::process::Process;
 use crate::api::schema::Side;
+use crate::events::EventCounts;
 use crate::observer::Seen;
+use crate::reflex::HeardSums;
 
 /// Everything at one time.
 #[derive(Clone, Debug, Default)]
@@ -25,6 +27,10 @@ pub struct Sample {
     pub strangers: Vec<DropSample>,
     /// What flows told, since the daemon began.
     pub seen: Arc<Seen>,
+    /// What happened, since the daemon began.
+    pub events: EventCounts,
+    /// What the clerk knows.
+    pub clerk: Arc<crate::clerk::Seen>,
     /// Observations that were lost.
     pub lost: Vec<(Stage, u64)>,
     /// Stations that are known.
@@ -70,6 +76,8 @@ pub struct PortSample {
     pub flood_frames: u64,
     /// Frames handed to the brain.
     pub punted_frames: u64,
+    /// Frames that say who is who.
+    pub heard: HeardSums,
     /// What did not arrive.
     pub drops: Vec<DropSample>,
 }
@@ -98,11 +106,16 @@ pub enum Stage {
     Evidence,
     /// Reads of the flow table.
     Sweep,
+    /// Events, on their way from the loop or for who follows.
+    Events,
+    /// Frames that say who is who.
+    Names,
 }
 
 impl Stage {
     /// All of them.
-    pub const ALL: [Self; 5] = [Self::Punt, Self::FlowLog, Self::Follow, Self::Evidence, Self::Sweep];
+    pub const ALL: [Self; 7] =
+        [Self::Punt, Self::FlowLog, Self::Follow, Self::Evidence, Self::Sweep, Self::Events, Self::Names];
 
     /// The label in metrics.
     pub const fn label(self) -> &'static str {
@@ -112,6 +125,8 @@ impl Stage {
             Self::Follow => "follow",
             Self::Evidence => "evidence",
             Self::Sweep => "sweep",
+            Self::Events => "events",
+            Self::Names => "names",
         }
     }
 }

@@ -19,8 +19,12 @@ use super::pairs::Pairs;
 use super::sample::{DropSample, MapSample, PortSample, ProgramSample, Sample, Stage};
 use super::scraper::cpu;
 use crate::api::schema::Side;
+use crate::clerk;
+use crate::events::Events;
 use crate::flow::{PortHealth, Totals};
+use crate::names::{Port, PortDns};
 use crate::observer::Seen;
+use crate::reflex::HeardSums;
 
 /// Processor time of a scrape of 1,000 ports, in a release build. A debug build may take so many times as much.
 const BUDGET: Duration = Duration::from_millis(50);
@@ -49,6 +53,7 @@ fn port(id: u16) -> PortSample {
         unparsable_frames: 4,
         flood_frames: 5,
         punted_frames: 6,
+        heard: HeardSums { produced: 9, delivered: 4, limited: 3, lost: 2 },
         drops: vec![drop(Side::Ingress, DropReason::SpoofedSource, 7), drop(Side::Egress, DropReason::TooBig, 8)],
     }
 }
@@ -68,6 +73,26 @@ fn health() -> PortHealth {
     health
 }
 
+/// Every port asks for names.
+fn clerk(names: &[Port]) -> clerk::Seen {
+    let mut dns = PortDns {
+        queries: 4,
+        answers: [1, 0, 0, 1, 0, 0, 0],
+        timeouts: 1,
+        malformed: 2,
+        unmatched: 3,
+        ..PortDns::default()
+    };
+    dns.latency.observe(Duration::from_micros(700));
+    clerk::Seen {
+        dns: names.iter().map(|port| (port.clone(), dns.clone())).collect(),
+        dormant: names.iter().map(|port| (port.clone(), **port == *"web1")).collect(),
+        bindings: 3,
+        bindings_max: 16_384,
+        evicted: 5,
+    }
+}
+
 /// A switch with so many ports, each of which sends to the next one.
 fn sample(ports: u16) -> Sample {
     let mut totals = Totals::default();
@@ -84,6 +109,8 @@ fn sample(ports: u16) -> Sample {
         hook: "tcx".to_owned(),
         ports: (1..=ports).map(port).collect(),
         strangers: vec![drop(Side::Egress, DropReason::EgressGone, 9)],
+        events: Events::default().counts(),
+        clerk: Arc::new(clerk(&(1..=ports).map(|id| format!("web{id}").into()).collect::<Vec<_>>())),
         seen: Arc::new(Seen { totals, ..Seen::default() }),
         lost: Stage::ALL.map(|stage| (stage, 0)).to_vec(),
         stations: 2,
@@ -141,6 +168,7 @@ fn what_is_in_a_label_stays_in_it() {
     let mut evil = sample(1);
     evil.ports.iter_mut().for_each(|port| hostile.clone_into(&mut port.name));
     evil.ports.iter_mut().for_each(|port| hostile.clone_into(&mut port.netdev));
+    evil.clerk = Arc::new(clerk(&[hostile.into()]));
     let (evil, good) = (text(evil), text(sample(1)));
     assert_eq!(evil.lines().count(), good.lines().count(), "a line was made");
     let escaped = r#"weft_port_up{port="a\"} 1\nweft_port_up{port=\"b\\ü"#;

@@ -222,6 +222,11 @@ impl Observer {
         Arc::make_mut(&mut hold(&self.shared.names)).insert(id, identity);
     }
 
+    /// What the ports are called now. Never waits.
+    pub fn names(&self) -> Arc<PortNames> {
+        self.shared.names()
+    }
+
     /// There is no such port any more.
     pub fn forget_name(&self, id: PortId) {
         Arc::make_mut(&mut hold(&self.shared.names)).remove(id);

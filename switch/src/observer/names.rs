@@ -6,6 +6,7 @@ use std::sync::Arc;
 use switch_common::PortId;
 
 use crate::flow::{Named, Names};
+use crate::port::spec::{Mac, Origin};
 use crate::port::{PortSpec, Role};
 
 /// What records say of a port.
@@ -17,11 +18,21 @@ pub struct PortIdentity {
     pub labels: BTreeMap<String, String>,
     /// What lives behind it.
     pub role: Role,
+    /// The only sources allowed; empty: any.
+    pub macs: Vec<Mac>,
+    /// Who asked for it.
+    pub origin: Origin,
 }
 
 impl From<&PortSpec> for PortIdentity {
     fn from(spec: &PortSpec) -> Self {
-        Self { name: spec.name.to_string(), labels: spec.labels.clone(), role: spec.role }
+        Self {
+            name: spec.name.to_string(),
+            labels: spec.labels.clone(),
+            role: spec.role,
+            macs: spec.macs.clone(),
+            origin: spec.origin,
+        }
     }
 }
 
@@ -35,6 +46,16 @@ impl PortNames {
         self.0.insert(id, Arc::new(identity));
     }
 
+    /// What is said of a port.
+    pub fn get(&self, id: PortId) -> Option<&PortIdentity> {
+        self.0.get(&id).map(Arc::as_ref)
+    }
+
+    /// Every port.
+    pub fn iter(&self) -> impl Iterator<Item = (PortId, &PortIdentity)> {
+        self.0.iter().map(|(id, identity)| (*id, identity.as_ref()))
+    }
+
     /// Forgets a port.
     pub fn remove(&mut self, id: PortId) {
         self.0.remove(&id);
@@ -43,7 +64,7 @@ impl PortNames {
 
 impl Names for PortNames {
     fn port(&self, id: PortId) -> Option<Named<'_>> {
-        let PortIdentity { name, labels, role } = self.0.get(&id)?.as_ref();
+        let PortIdentity { name, labels, role, .. } = self.0.get(&id)?.as_ref();
         Some(Named { name, labels, role: *role })
     }
 }

@@ -127,7 +127,8 @@ fn id(number: u16) -> PortId {
 }
 
 fn named(name: &str) -> PortIdentity {
-    PortIdentity { name: name.to_owned(), labels: BTreeMap::new(), role: Role::Guest }
+    let (labels, macs, origin) = (BTreeMap::new(), Vec::new(), crate::port::Origin::File);
+    PortIdentity { name: name.to_owned(), labels, role: Role::Guest, macs, origin }
 }
 
 fn observe(source: &Fake) -> (Observer, Log) {

@@ -224,6 +224,7 @@ impl Reflex {
         self.maps.drops.set(index, PortDrops::default(), 0).map_err(ReflexError::map("DROPS"))?;
         self.maps.buckets.set(index, PortBuckets::default(), 0).map_err(ReflexError::map("BUCKETS"))?;
         self.brain.port(id.index()).reset();
+        self.heard_counts.reset(id)?;
         self.kernel_drops.reset(id)
     }
 }

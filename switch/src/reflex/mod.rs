@@ -24,6 +24,7 @@ mod evidence;
 mod flows;
 mod kernel_drops;
 mod maps;
+mod names;
 mod netlink;
 mod pins;
 mod sys;
@@ -49,6 +50,7 @@ pub use error::ReflexError;
 pub use evidence::EvidenceRing;
 pub use flows::{DeadFlows, FlowMaps, tally, ticks_per_second};
 pub use kernel_drops::{KernelDrop, KernelReasons};
+pub use names::{HeardFrame, HeardRing, HeardSums, HearingRate};
 pub use pins::Adopted;
 pub use verdicts::{PairReader, VerdictError, VerdictMap};
 
@@ -56,6 +58,7 @@ use attach::{Dirs, Netdev};
 use evidence::EvidenceTally;
 use kernel_drops::{Facts, KernelDrops, LAYOUT_GLOBAL};
 use maps::Maps;
+use names::HeardTally;
 use pins::Pins;
 
 /// The programs, as `cargo xtask ebpf` built them.
@@ -74,11 +77,13 @@ pub struct Load {
     pub flows: bool,
     /// Room for flows over IPv4; over IPv6 there is half as much.
     pub flows_max: u32,
+    /// How much of frames that say who is who is handed over by each port; nothing when absent.
+    pub hearing: Option<HearingRate>,
 }
 
 impl Default for Load {
     fn default() -> Self {
-        Self { hook: Hook::Auto, flows: true, flows_max: FLOWS_MAX }
+        Self { hook: Hook::Auto, flows: true, flows_max: FLOWS_MAX, hearing: Some(HearingRate::default()) }
     }
 }
 
@@ -94,6 +99,8 @@ pub struct Reflex {
     kernel_drops: KernelDrops,
     evidence: Option<EvidenceRing>,
     evidence_counts: EvidenceTally,
+    heard: Option<HeardRing>,
+    heard_counts: HeardTally,
 }
 
 impl Reflex {
@@ -114,6 +121,9 @@ impl Reflex {
         }
         let account = u8::from(how.flows);
         loader.override_global("ACCOUNT_FLOWS", &account, true);
+        let (interval, ahead) = HearingRate::constants(how.hearing);
+        loader.override_global("HEARD_INTERVAL_NS", &interval, true);
+        loader.override_global("HEARD_AHEAD_NS", &ahead, true);
         loader.map_max_entries("FLOWS4", how.flows_max.max(1)).map_max_entries("FLOWS6", (how.flows_max / 2).max(1));
         let object = |source| ReflexError::Object { source: Box::new(source) };
         // The loader's own reading of the kernel's types makes room for the one that is used.
@@ -128,6 +138,7 @@ impl Reflex {
         }
         let kernel_drops = KernelDrops::start(&mut ebpf, facts, &pins.trace())?;
         let (evidence, evidence_counts) = evidence::take(&mut ebpf, kernel_drops.reasons())?;
+        let (heard, heard_counts) = names::take(&mut ebpf)?;
         let (maps, verdicts, brain) = Maps::take(&mut ebpf)?;
         let dirs = Dirs { links: pins.links(), filters: pins.filters() };
         let reflex = Self {
@@ -140,6 +151,8 @@ impl Reflex {
             kernel_drops,
             evidence: Some(evidence),
             evidence_counts,
+            heard: Some(heard),
+            heard_counts,
         };
         Ok((reflex, adopted))
     }

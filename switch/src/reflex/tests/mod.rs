@@ -12,6 +12,7 @@ mod flow_lives;
 mod flow_segments;
 mod flow_table;
 mod lab;
+mod names;
 mod packets;
 mod passing;
 mod refusals;

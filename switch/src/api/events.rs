@@ -1,0 +1,103 @@
+//! Events: those that happened not long ago, and those that happen from now on.
+
+use std::convert::Infallible;
+use std::fmt::Write as _;
+use std::sync::Arc;
+
+use axum::Json;
+use axum::body::{Body, Bytes};
+use axum::http::header;
+use axum::response::{IntoResponse, Response};
+use futures_util::stream;
+use tokio::sync::broadcast::Receiver;
+use tokio::sync::broadcast::error::RecvError;
+use tokio::sync::{OwnedSemaphorePermit, Semaphore};
+
+use super::follow::take_seat;
+use super::input::Refusal;
+use super::{Control, ControlError};
+use crate::events::{Event, EventFilter};
+
+/// Events in an answer, when nobody says how many.
+pub const LAST: usize = 1000;
+/// Events in an answer at most.
+pub const LAST_MAX: usize = 10_000;
+
+/// What is asked for.
+#[derive(Debug)]
+pub(super) struct Asked {
+    filter: EventFilter,
+    last: usize,
+    /// Go on with what happens from now on.
+    pub(super) follow: bool,
+}
+
+impl Asked {
+    /// Reads a query.
+    pub(super) fn read(words: &[(String, String)]) -> Result<Self, ControlError> {
+        let mut asked = Self { filter: EventFilter::default(), last: LAST, follow: false };
+        let invalid = |word: &str, value: &str, expected: &str| {
+            ControlError::Invalid(format!("{word}: '{}' is not {expected}", value.escape_default()))
+        };
+        for (word, value) in words {
+            match word.as_str() {
+                "last" => match value.parse() {
+                    Ok(last @ 1..=LAST_MAX) => asked.last = last,
+                    _ => return Err(invalid(word, value, &format!("a number from 1 to {LAST_MAX}"))),
+                },
+                "follow" => match value.parse() {
+                    Ok(follow) => asked.follow = follow,
+                    Err(_) => return Err(invalid(word, value, "true or false")),
+                },
+                word => asked.filter.add(word, value).map_err(|error| ControlError::Invalid(error.to_string()))?,
+            }
+        }
+        Ok(asked)
+    }
+}
+
+/// What happened, as one JSON document.
+pub(super) fn list<C: Control>(control: &C, asked: &Asked) -> Response {
+    let events = control.recent_events(&asked.filter, asked.last);
+    Json(events.iter().map(Arc::as_ref).collect::<Vec<&Event>>()).into_response()
+}
+
+/// What happens from now on, a line each. A reader that is too slow finds a line `{"lost": N}` in the place of what it missed.
+pub(super) fn follow<C: Control>(control: C, followers: &Arc<Semaphore>, asked: Asked) -> Result<Response, Refusal> {
+    let seat = take_seat(followers)?;
+    let events = control.events();
+    let follower = Follower { control, events, filter: asked.filter, _seat: seat };
+    let lines = stream::unfold(follower, |mut follower| async move {
+        let line = follower.next().await?;
+        Some((Ok::<_, Infallible>(Bytes::from(line)), follower))
+    });
+    Ok(([(header::CONTENT_TYPE, "application/x-ndjson")], Body::from_stream(lines)).into_response())
+}
+
+struct Follower<C> {
+    control: C,
+    events: Receiver<Arc<Event>>,
+    filter: EventFilter,
+    _seat: OwnedSemaphorePermit,
+}
+
+impl<C: Control> Follower<C> {
+    /// Waits for an event that is asked for; nothing when no more can come.
+    async fn next(&mut self) -> Option<String> {
+        loop {
+            let mut line = match self.events.recv().await {
+                Ok(event) if !self.filter.matches(&event) => continue,
+                Ok(event) => serde_json::to_string(event.as_ref()).expect("strings and numbers are JSON"),
+                Err(RecvError::Lagged(events)) => {
+                    self.control.events_lagged(events);
+                    let mut line = String::new();
+                    write!(line, "{{\"lost\":{events}}}").expect("a string takes everything");
+                    line
+                }
+                Err(RecvError::Closed) => return None,
+            };
+            line.push('\n');
+            return Some(line);
+        }
+    }
+}
