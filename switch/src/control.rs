@@ -23,7 +23,7 @@ pub mod lost;
 mod sample;
 mod stop;
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 use std::time::Instant;
 
@@ -92,6 +92,10 @@ pub struct Control {
     saved: StateFile,
     ids: Ids,
     ports: BTreeMap<PortName, Port>,
+    /// Ports that were removed and whose flows are to be ended.
+    gone: Vec<PortId>,
+    /// Ports whose flows were asked to be ended; that may be under way.
+    leaving: BTreeSet<PortId>,
     punt_ifindex: u32,
     witness: WitnessTally,
     watch: lost::Watch,
@@ -115,6 +119,8 @@ impl Control {
             saved,
             ids,
             ports: BTreeMap::new(),
+            gone: Vec::new(),
+            leaving: BTreeSet::new(),
             punt_ifindex,
             witness,
             watch,

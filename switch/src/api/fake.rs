@@ -186,12 +186,12 @@ impl Control for Fake {
         Ok(Sample { name: "weft-test".to_owned(), ..world.sample.clone() })
     }
 
-    async fn flows(&self, filter: Filter, last: usize) -> Vec<Arc<Record>> {
+    async fn flows(&self, filter: Filter, last: usize) -> Result<Vec<Arc<Record>>, ControlError> {
         let world = self.world();
         let asked = world.records.iter().filter(|record| filter.matches(record));
         let mut chosen: Vec<_> = asked.rev().take(last).cloned().collect();
         chosen.reverse();
-        chosen
+        Ok(chosen)
     }
 
     fn follow_flows(&self) -> broadcast::Receiver<Arc<Record>> {

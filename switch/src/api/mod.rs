@@ -106,7 +106,8 @@ pub trait Control: Clone + Send + Sync + 'static {
     fn sample(&self) -> impl Future<Output = Result<metrics::Sample, ControlError>> + Send;
     /// Conversations that go on and that ended not long ago: of those that are asked for the `last`, by the time of their last
     /// frame.
-    fn flows(&self, filter: Filter, last: usize) -> impl Future<Output = Vec<Arc<Record>>> + Send;
+    fn flows(&self, filter: Filter, last: usize)
+    -> impl Future<Output = Result<Vec<Arc<Record>>, ControlError>> + Send;
     /// Records from now on, as conversations end.
     fn follow_flows(&self) -> broadcast::Receiver<Arc<Record>>;
     /// A follower was too slow for so many records.

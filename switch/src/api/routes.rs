@@ -232,6 +232,7 @@ async fn drops<C: Control>(
         ("verdict" = Option<Vec<String>>, Query, description = "`forwarded`, `flooded` or `dropped`"),
         ("drop-reason" = Option<Vec<String>>, Query, description = "A drop reason's label"),
         ("since" = Option<String>, Query, description = "A time (RFC 3339) or how long ago (`90s`, `5m`, `2h`, `1d`)"),
+        ("until" = Option<String>, Query, description = "Only what has its last frame before: a time or how long ago"),
         ("last" = Option<u32>, Query, description = "So many at most: 1 to 200000, 1000 by default"),
         ("follow" = Option<bool>, Query, description = "Go on, with what ends from now on"),
     ),

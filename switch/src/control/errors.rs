@@ -11,6 +11,11 @@ pub(super) fn no_such_port(name: &PortName) -> ControlError {
     ControlError::NotFound(format!("there is no port '{name}'; see 'weft port list'"))
 }
 
+/// The observer's thread has ended by a defect.
+pub(super) fn no_observer() -> ControlError {
+    ControlError::Failed("the observer has ended; see the log for why, and restart the daemon".to_owned())
+}
+
 impl From<Ended> for ControlError {
     fn from(error: Ended) -> Self {
         Self::Failed(error.to_string())

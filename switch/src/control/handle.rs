@@ -4,10 +4,10 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::{Duration, Instant};
 
-use tokio::sync::{Mutex, broadcast};
+use tokio::sync::{Mutex, MutexGuard, broadcast};
 use tokio::task::JoinHandle;
 
-use super::{Control, ControlError, Port, accounts, lost};
+use super::{Control, ControlError, Port, accounts, errors, lost};
 use crate::api::schema::{Diff, DropInfo, LedgerReport, PortInfo, StationInfo, Status};
 use crate::api::{self, Witnessed};
 use crate::config;
@@ -97,18 +97,33 @@ impl api::Control for Handle {
 
     async fn add_port(&self, spec: PortSpec, may_exist: bool, wait: bool) -> Result<PortInfo, ControlError> {
         let control = Arc::clone(&self.control);
-        finish(tokio::spawn(async move { control.lock().await.add_and_save(spec, may_exist, wait).await })).await
+        finish(tokio::spawn(async move {
+            let mut control = control.lock().await;
+            let added = control.add_and_save(spec, may_exist, wait).await;
+            flows_ended(control, added).await
+        }))
+        .await
     }
 
     async fn remove_port(&self, name: &PortName, if_exists: bool) -> Result<(), ControlError> {
         let name = name.clone();
         let control = Arc::clone(&self.control);
-        finish(tokio::spawn(async move { control.lock().await.remove_and_save(&name, if_exists).await })).await
+        finish(tokio::spawn(async move {
+            let mut control = control.lock().await;
+            let removed = control.remove_and_save(&name, if_exists).await;
+            flows_ended(control, removed).await
+        }))
+        .await
     }
 
     async fn apply(&self, ports: Vec<PortSpec>, dry_run: bool, prune: bool) -> Result<Diff, ControlError> {
         let control = Arc::clone(&self.control);
-        finish(tokio::spawn(async move { control.lock().await.apply(&ports, dry_run, prune).await })).await
+        finish(tokio::spawn(async move {
+            let mut control = control.lock().await;
+            let applied = control.apply(&ports, dry_run, prune).await;
+            flows_ended(control, applied).await
+        }))
+        .await
     }
 
     async fn export(&self) -> config::File {
@@ -180,8 +195,9 @@ impl api::Control for Handle {
         Ok(sample)
     }
 
-    async fn flows(&self, filter: Filter, last: usize) -> Vec<Arc<Record>> {
-        self.observer.records(filter, last).await
+    async fn flows(&self, filter: Filter, last: usize) -> Result<Vec<Arc<Record>>, ControlError> {
+        let remembered = self.observer.records(filter, last).await.ok_or_else(errors::no_observer)?;
+        Ok(remembered.records)
     }
 
     fn follow_flows(&self) -> broadcast::Receiver<Arc<Record>> {
@@ -217,6 +233,18 @@ impl api::Control for Handle {
     fn is_ready(&self) -> bool {
         self.ready.load(Ordering::Acquire)
     }
+}
+
+/// Lets go of control, and then waits until the flows of ports that were removed have ended: when it is answered that a port is gone,
+/// its conversations are told.
+async fn flows_ended<T>(
+    mut control: MutexGuard<'_, Control>,
+    changed: Result<T, ControlError>,
+) -> Result<T, ControlError> {
+    let ended = control.end_flows();
+    drop(control);
+    ended.await;
+    changed
 }
 
 /// Waits for a change that goes on to its end even if the asker has gone: one that is dropped half way would leave a

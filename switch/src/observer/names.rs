@@ -5,7 +5,7 @@ use std::sync::Arc;
 
 use switch_common::PortId;
 
-use crate::flow::{Named, Names};
+use crate::flow::{Labels, Named, Names};
 use crate::port::{PortSpec, Role};
 
 /// What records say of a port.
@@ -14,14 +14,14 @@ pub struct PortIdentity {
     /// Its name.
     pub name: String,
     /// Its labels.
-    pub labels: BTreeMap<String, String>,
+    pub labels: Labels,
     /// What lives behind it.
     pub role: Role,
 }
 
 impl From<&PortSpec> for PortIdentity {
     fn from(spec: &PortSpec) -> Self {
-        Self { name: spec.name.to_string(), labels: spec.labels.clone(), role: spec.role }
+        Self { name: spec.name.to_string(), labels: Arc::new(spec.labels.clone()), role: spec.role }
     }
 }
 
