@@ -16,6 +16,7 @@ pub mod fdb;
 pub mod flow;
 pub mod forwarding;
 pub mod frame;
+pub mod history;
 pub mod ledger;
 pub mod metrics;
 pub mod observer;

@@ -8,6 +8,7 @@ use serde::{Deserialize, Serialize};
 use toml::Spanned;
 
 use super::flow_table::FlowsTable;
+use super::history_table::HistoryTable;
 use super::port_table::{Fault, PortTable};
 use super::runtime::{AGING_SECS, DatapathChoice, Metrics, Runtime, STATIONS_MAX};
 use super::values::Bounded;
@@ -53,6 +54,8 @@ pub struct File {
     pub metrics: MetricsTable,
     /// What is kept of flows.
     pub flows: FlowsTable,
+    /// What is kept of the past.
+    pub history: HistoryTable,
     /// Its ports.
     #[serde(skip_serializing_if = "Vec::is_empty")]
     pub port: Vec<PortTable>,
@@ -124,6 +127,7 @@ impl File {
             },
             metrics: MetricsTable { listen: Metrics(runtime.metrics) },
             flows: FlowsTable::describe(&runtime.flows, runtime.flow_log.as_ref())?,
+            history: HistoryTable::describe(runtime.history.as_ref())?,
             port: ports.iter().map(PortTable::try_from).collect::<Result<_, _>>()?,
         })
     }
