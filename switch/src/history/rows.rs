@@ -76,6 +76,8 @@ pub(super) fn columns(
         Value::Integer(number.cast_signed()),
         words(Some(&facts.from_port))?,
         words(facts.to_port.as_deref())?,
+        Value::Integer(verdict(facts.verdict)),
+        words(facts.drop_reason.as_deref())?,
         source_address,
         destination_address,
         source_mac,
@@ -84,8 +86,6 @@ pub(super) fn columns(
         destination_l4,
         words(network.as_deref())?,
         words(transport.as_deref())?,
-        Value::Integer(verdict(facts.verdict)),
-        words(facts.drop_reason.as_deref())?,
         vlan,
         inner_vlan,
     ])

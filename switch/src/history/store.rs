@@ -31,9 +31,9 @@ const SCHEMA: &str = "
     CREATE TABLE shape (number INTEGER PRIMARY KEY, word TEXT NOT NULL UNIQUE) STRICT;
     CREATE TABLE flow (
         ended INTEGER NOT NULL, number INTEGER NOT NULL, from_port INTEGER, to_port INTEGER,
-        source_address ANY, destination_address ANY, source_mac INTEGER, destination_mac INTEGER,
-        source_l4 INTEGER, destination_l4 INTEGER, network INTEGER, transport INTEGER,
-        verdict INTEGER NOT NULL, drop_reason INTEGER, vlan INTEGER, inner_vlan INTEGER,
+        verdict INTEGER NOT NULL, drop_reason INTEGER, source_address ANY, destination_address ANY,
+        source_mac INTEGER, destination_mac INTEGER, source_l4 INTEGER, destination_l4 INTEGER,
+        network INTEGER, transport INTEGER, vlan INTEGER, inner_vlan INTEGER,
         PRIMARY KEY (ended, number)) STRICT, WITHOUT ROWID;
     CREATE TABLE record (number INTEGER PRIMARY KEY, shape INTEGER NOT NULL, body TEXT NOT NULL) STRICT;
     CREATE TABLE dropped (

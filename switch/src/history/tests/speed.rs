@@ -2,14 +2,16 @@
 
 use std::time::Instant;
 
+use rustix::time::{ClockId, clock_gettime};
+
 use super::*;
 use store::Store;
 
 /// Records in the file.
 const ROWS: u32 = 1_000_000;
-/// What one question may take.
+/// What a question may take.
 const LIMIT: Duration = Duration::from_millis(200);
-/// Of a few tries the best counts: others may use the machine.
+/// Of a few tries the best counts.
 const TRIES: usize = 5;
 
 /// Fills a file with records of a day: 200 ports, of which web1 has a twentieth of the traffic; 1,000 addresses on each side. SQLite
@@ -48,8 +50,8 @@ fn fill(store: &mut Store) {
          dice(n, d) AS MATERIALIZED (SELECT n, (n * 2654435761 & 4294967295) >> 4 FROM n)
          SELECT n, 1800000000 + n / 12 AS ended, iif(d % 20 = 0, 1, (d >> 3) % 128) AS source, 128 + (d >> 5) % 64 AS destination,
          (d >> 7) % 1000 AS ours, 1024 + (d >> 9) % 1000 AS theirs, 30000 + d % 30000 AS port FROM dice;
-         INSERT INTO flow SELECT ended * 1000000, n, source, destination, 3323068416 + ours, 3323068416 + theirs,
-         90520730730496 + ours, 90520730730496 + theirs, port, 5432, 200, 201, 0, NULL, 100, NULL FROM made;
+         INSERT INTO flow SELECT ended * 1000000, n, source, destination, 0, NULL, 3323068416 + ours, 3323068416 + theirs,
+         90520730730496 + ours, 90520730730496 + theirs, port, 5432, 200, 201, 100, NULL FROM made;
          INSERT INTO record SELECT n, 1, printf('{template}' {arguments}) FROM made;
          DROP TABLE made; COMMIT"
     );
@@ -85,16 +87,22 @@ fn a_million_records_are_searched_in_200_milliseconds() {
     let last = if cfg!(debug_assertions) { 100 } else { 1001 };
     for (words, finds) in questions {
         let filter = filter(&words);
-        let mut best = Duration::MAX;
+        let mut best = (Duration::MAX, Duration::MAX);
         for _ in 0..TRIES {
-            let began = Instant::now();
+            let (began, worked) = (Instant::now(), processor_time());
             let db = query::open(&place.config().path, PATIENCE).unwrap();
             let found = query::records(&db, &filter, last, u64::MAX >> 1).unwrap();
-            best = best.min(began.elapsed());
+            best = best.min((processor_time() - worked, began.elapsed()));
             assert_eq!(found.is_empty(), !finds, "{words}");
             assert!(found.iter().all(|record| filter.matches(record)));
         }
-        eprintln!("{best:>12?}  {words}");
-        assert!(best <= LIMIT, "{words} took {best:?}");
+        let (worked, elapsed) = best;
+        eprintln!("{worked:>10.1?} of processor time, {elapsed:>10.1?} by the clock: {words}");
+        assert!(worked <= LIMIT, "{words} took {worked:?}");
     }
+}
+
+/// Of this thread, which does all of it: others may use the machine meanwhile.
+fn processor_time() -> Duration {
+    clock_gettime(ClockId::ThreadCPUTime).try_into().unwrap()
 }
