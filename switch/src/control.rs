@@ -32,6 +32,7 @@ use switch_common::PortId;
 use crate::config::Runtime;
 use crate::dataplane::thread::Commands;
 use crate::evidence::WitnessTally;
+use crate::history::History;
 use crate::observer::Observer;
 use crate::port::attach::Host;
 use crate::port::{PortName, PortSpec, PortState};
@@ -40,7 +41,7 @@ use crate::state::{SavedPort, StateFile, Store};
 
 pub use crate::api::ControlError;
 use attachment::Attachment;
-pub use handle::Handle;
+pub use handle::{Handle, LOOK_AT_DROPS_EVERY};
 use ids::Ids;
 pub use stop::clear_away;
 
@@ -70,6 +71,8 @@ pub struct Parts {
     pub commands: Commands,
     /// The way to the observer.
     pub observer: Observer,
+    /// The way to the history, if there is one.
+    pub history: Option<History>,
     /// Where the state is kept.
     pub store: Store,
     /// What was kept.
@@ -88,6 +91,7 @@ pub struct Control {
     brain: Arc<BrainPage>,
     commands: Commands,
     observer: Observer,
+    history: Option<History>,
     store: Store,
     saved: StateFile,
     ids: Ids,
@@ -104,7 +108,7 @@ pub struct Control {
 impl Control {
     /// An empty port table; [`Self::adopt`] and [`Self::apply`] fill it.
     pub fn new(parts: Parts) -> Self {
-        let Parts { runtime, host, reflex, commands, observer, store, saved, punt_ifindex, witness } = parts;
+        let Parts { runtime, host, reflex, commands, observer, history, store, saved, punt_ifindex, witness } = parts;
         let ids = Ids::new(saved.names.clone());
         let brain = reflex.brain();
         let watch = lost::Watch::default();
@@ -115,6 +119,7 @@ impl Control {
             brain,
             commands,
             observer,
+            history,
             store,
             saved,
             ids,

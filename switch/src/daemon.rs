@@ -30,7 +30,7 @@ use tokio::sync::{oneshot, watch};
 use crate::api::server::Socket;
 use crate::api::web;
 use crate::config::{self, Datapath, Flows, OnStop, Runtime};
-use crate::control::{Control, Handle, Parts, lost};
+use crate::control::{Control, Handle, LOOK_AT_DROPS_EVERY, Parts, lost};
 use crate::dataplane::Loop;
 use crate::dataplane::commands::Command;
 use crate::dataplane::thread::{Commands, now, spawn};
@@ -40,6 +40,7 @@ use crate::export::FlowLog;
 use crate::fdb::{Fdb, FdbLimits};
 use crate::flow::Limits;
 use crate::forwarding::Tables;
+use crate::history::History;
 use crate::observer::{Kernel, Observer, Outlet, PortNames, Setup};
 use crate::port::attach::Host;
 use crate::port::monitor;
@@ -88,7 +89,7 @@ async fn serve(runtime: &Runtime) -> Result<()> {
 
     let host = Host::connect()?;
     let events = monitor::watch()?;
-    let Started { mut reflex, commands, ended, punt_ifindex, testimony } =
+    let Started { mut reflex, goes_on, commands, ended, punt_ifindex, testimony } =
         match start(runtime, &host, &saved.ports).await {
             Ok(started) => started,
             Err(error) => {
@@ -100,10 +101,15 @@ async fn serve(runtime: &Runtime) -> Result<()> {
         };
     let ring = reflex.evidence();
     let witness = testimony.tally();
-    let observer = observe(runtime, &reflex, &saved.ports, flow_log)?;
+    let history = runtime.history.as_ref().map(|config| History::start(config, goes_on)).transpose();
+    let history = history.context("cannot start the history's thread")?;
+    let mut outlets: Vec<Box<dyn Outlet>> = flow_log.into_iter().map(|log| Box::new(log) as Box<dyn Outlet>).collect();
+    outlets.extend(history.iter().map(|history| Box::new(history.outlet()) as Box<dyn Outlet>));
+    let observer = observe(runtime, &reflex, &saved.ports, outlets)?;
     let parts = Parts {
         runtime: runtime.clone(),
         observer: observer.clone(),
+        history: history.clone(),
         host: host.clone(),
         reflex,
         commands: commands.clone(),
@@ -130,9 +136,9 @@ async fn serve(runtime: &Runtime) -> Result<()> {
     lock.say_ready()?;
     let (name, datapath, socket) = (&runtime.name, runtime.datapath, runtime.socket.display());
     tracing::info!(%name, %datapath, %socket, "ready");
-    let looks = tokio::spawn(look_for_lost(handle.clone()));
+    let looks = [tokio::spawn(look_for_lost(handle.clone())), tokio::spawn(look_at_drops(handle.clone()))];
     let outcome = watch_over(runtime, &handle, events, ended, signals).await;
-    looks.abort();
+    looks.iter().for_each(tokio::task::JoinHandle::abort);
     handle.set_ready(false);
     tracing::info!(%name, "stopping");
     stop.send_replace(true);
@@ -142,8 +148,12 @@ async fn serve(runtime: &Runtime) -> Result<()> {
     }
     // What goes wrong inside is no wish to stop: what can go on goes on, for the next daemon to adopt.
     let keep = runtime.on_stop == OnStop::Keep || outcome.is_err();
+    handle.keep_drops().await;
     let left = handle.stop(keep).await;
     observer.stop(!keep).await;
+    if let Some(history) = history {
+        history.stop().await;
+    }
     if commands.send(Command::Stop).is_err() {
         tracing::debug!("the loop had ended before");
     }
@@ -224,9 +234,21 @@ async fn look_for_lost(handle: Handle) {
     }
 }
 
+/// Has what was dropped kept in the history, once a minute.
+async fn look_at_drops(handle: Handle) {
+    let mut look = tokio::time::interval(LOOK_AT_DROPS_EVERY);
+    look.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
+    loop {
+        look.tick().await;
+        handle.keep_drops().await;
+    }
+}
+
 /// What a start yields.
 struct Started {
     reflex: Reflex,
+    /// The counters are an earlier daemon's.
+    goes_on: bool,
     commands: Commands,
     ended: oneshot::Receiver<io::Result<()>>,
     punt_ifindex: u32,
@@ -278,11 +300,12 @@ async fn start(runtime: &Runtime, host: &Host, ports: &[SavedPort]) -> Result<St
         flow_idle_jiffies: ticks(flows.idle),
         flow_closed_jiffies: ticks(flows.closed),
     })?;
-    Ok(Started { reflex, commands, ended, punt_ifindex, testimony })
+    let goes_on = matches!(adopted, reflex::Adopted::All);
+    Ok(Started { reflex, goes_on, commands, ended, punt_ifindex, testimony })
 }
 
 /// Starts the observer, which calls the ports of an earlier daemon by their names from the beginning.
-fn observe(runtime: &Runtime, reflex: &Reflex, ports: &[SavedPort], log: Option<FlowLog>) -> Result<Observer> {
+fn observe(runtime: &Runtime, reflex: &Reflex, ports: &[SavedPort], outlets: Vec<Box<dyn Outlet>>) -> Result<Observer> {
     let mut names = PortNames::default();
     for port in ports {
         if let Some(id) = PortId::new(port.id) {
@@ -301,7 +324,6 @@ fn observe(runtime: &Runtime, reflex: &Reflex, ports: &[SavedPort], log: Option<
     }
     let limits = Limits { active, idle, closed, ..Limits::default() };
     let setup = Setup { switch: runtime.name.to_string(), limits, flows_max, names };
-    let outlets = log.into_iter().map(|log| Box::new(log) as Box<dyn Outlet>).collect();
     Observer::start(Kernel::of(reflex)?, setup, outlets).context("cannot start the observer's thread")
 }
 

@@ -6,6 +6,7 @@ use std::collections::BTreeMap;
 use std::sync::{Arc, Mutex, MutexGuard};
 use std::time::Duration;
 
+use jiff::Timestamp;
 use tokio::sync::broadcast;
 
 use super::schema::{Change, Diff, DropInfo, LawReport, LedgerReport, PortInfo, StationInfo, Status, Traffic};
@@ -21,6 +22,7 @@ pub(crate) struct World {
     pub(crate) stations: Vec<StationInfo>,
     pub(crate) drops: Vec<DropInfo>,
     pub(crate) is_ready: bool,
+    pub(crate) is_blind: bool,
     pub(crate) settled: Option<Duration>,
     pub(crate) is_unbalanced: bool,
     pub(crate) sample: Sample,
@@ -41,6 +43,7 @@ impl Default for World {
             stations: Vec::new(),
             drops: Vec::new(),
             is_ready: false,
+            is_blind: false,
             settled: None,
             is_unbalanced: false,
             records: Vec::new(),
@@ -180,6 +183,17 @@ impl Control for Fake {
         self.world().drops.clone()
     }
 
+    async fn drops_between(
+        &self,
+        since: Option<Timestamp>,
+        until: Option<Timestamp>,
+    ) -> Result<Vec<DropInfo>, ControlError> {
+        let span = format!("{} to {}", since.unwrap_or_default(), until.unwrap_or_default());
+        let mut drops = self.world().drops.clone();
+        drops.iter_mut().for_each(|drop| drop.description.clone_from(&span));
+        Ok(drops)
+    }
+
     async fn sample(&self) -> Result<Sample, ControlError> {
         let mut world = self.world();
         world.samples += 1;
@@ -217,9 +231,15 @@ impl Control for Fake {
             ready: self.is_ready(),
             config: None,
             kernel_drops_problem: None,
+            observer_problem: None,
+            history: None,
             ports: 0,
             stations: 0,
         }
+    }
+
+    fn is_observing(&self) -> bool {
+        !self.world().is_blind
     }
 
     fn is_ready(&self) -> bool {

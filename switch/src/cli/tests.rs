@@ -123,6 +123,8 @@ fn the_command_line_is_above_the_file_and_the_file_above_the_defaults() {
 #[test]
 fn what_cannot_be_asked_for_is_refused_before_anybody_is_asked() {
     for wrong in [
+        "drops --since soon",
+        "drops --follow --since 2h",
         "port add a",
         "port add a --netdev x --tap y",
         "port add a --tap x --wait",

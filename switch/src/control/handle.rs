@@ -7,6 +7,9 @@ use std::time::{Duration, Instant};
 use tokio::sync::{Mutex, MutexGuard, broadcast};
 use tokio::task::JoinHandle;
 
+use jiff::Timestamp;
+use switch_common::DropReason;
+
 use super::{Control, ControlError, Port, accounts, errors, lost};
 use crate::api::schema::{Diff, DropInfo, LedgerReport, PortInfo, StationInfo, Status};
 use crate::api::{self, Witnessed};
@@ -15,6 +18,7 @@ use crate::dataplane::commands::{Census, Command};
 use crate::dataplane::thread::now;
 use crate::evidence::Evidence;
 use crate::flow::{Filter, Record};
+use crate::history::{DroppedSince, History, HistoryError};
 use crate::metrics::Sample;
 use crate::metrics::process::Process;
 use crate::observer::Observer;
@@ -23,12 +27,15 @@ use crate::port::spec::{Mac, PortName, PortSpec};
 
 /// Evidence that waits for a slow follower at most.
 const EVIDENCE_KEPT: usize = 4096;
+/// How often [`Handle::keep_drops`] is to be called.
+pub const LOOK_AT_DROPS_EVERY: Duration = Duration::from_mins(1);
 
 /// A cheap clone of the way to control.
 #[derive(Clone)]
 pub struct Handle {
     control: Arc<Mutex<Control>>,
     observer: Observer,
+    history: Option<History>,
     ready: Arc<AtomicBool>,
     started: Instant,
     evidence: broadcast::Sender<Arc<Witnessed>>,
@@ -39,6 +46,7 @@ impl Handle {
     pub fn new(control: Control) -> Self {
         Self {
             observer: control.observer.clone(),
+            history: control.history.clone(),
             control: Arc::new(Mutex::new(control)),
             ready: Arc::new(AtomicBool::new(false)),
             started: Instant::now(),
@@ -71,6 +79,14 @@ impl Handle {
     /// Looks for punted frames that never reached the brain, and books them: see [`super::lost`].
     pub async fn look_for_lost(&self) {
         lost::look(&self.control).await;
+    }
+
+    /// Has the history keep what was dropped since the look before.
+    pub async fn keep_drops(&self) {
+        if let Some(history) = &self.history {
+            let drops = self.control.lock().await.drop_infos();
+            history.offer_drops(Timestamp::now(), drops);
+        }
     }
 
     /// Looks at every netdev anew.
@@ -106,6 +122,8 @@ impl api::Control for Handle {
     }
 
     async fn remove_port(&self, name: &PortName, if_exists: bool) -> Result<(), ControlError> {
+        // Its counters go with it.
+        self.keep_drops().await;
         let name = name.clone();
         let control = Arc::clone(&self.control);
         finish(tokio::spawn(async move {
@@ -117,6 +135,9 @@ impl api::Control for Handle {
     }
 
     async fn apply(&self, ports: Vec<PortSpec>, dry_run: bool, prune: bool) -> Result<Diff, ControlError> {
+        if !dry_run {
+            self.keep_drops().await;
+        }
         let control = Arc::clone(&self.control);
         finish(tokio::spawn(async move {
             let mut control = control.lock().await;
@@ -181,6 +202,27 @@ impl api::Control for Handle {
         self.control.lock().await.drop_infos()
     }
 
+    async fn drops_between(
+        &self,
+        since: Option<Timestamp>,
+        until: Option<Timestamp>,
+    ) -> Result<Vec<DropInfo>, ControlError> {
+        let history = self.history.as_ref().ok_or_else(errors::no_history)?;
+        let now = self.drops().await;
+        history.offer_drops(Timestamp::now(), now.clone());
+        let rows = history.drops(since, until).await.map_err(failed)?;
+        let described = |label: &str| {
+            let ours = DropReason::ALL.iter().find(|reason| reason.label() == label);
+            let kernels = || now.iter().find(|drop| drop.reason == label).map(|drop| drop.description.clone());
+            ours.map_or_else(|| kernels().unwrap_or_default(), |reason| reason.describe().trim().to_owned())
+        };
+        let info = |DroppedSince { port, side, reason, frames, bytes }: DroppedSince| {
+            let description = described(&reason);
+            DropInfo { port, side, reason, description, frames, bytes, evidence: Vec::new() }
+        };
+        Ok(rows.into_iter().map(info).collect())
+    }
+
     async fn sample(&self) -> Result<Sample, ControlError> {
         let begin = Instant::now();
         let (mut sample, commands, stations_max) = {
@@ -196,8 +238,11 @@ impl api::Control for Handle {
     }
 
     async fn flows(&self, filter: Filter, last: usize) -> Result<Vec<Arc<Record>>, ControlError> {
-        let remembered = self.observer.records(filter, last).await.ok_or_else(errors::no_observer)?;
-        Ok(remembered.records)
+        let remembered = self.observer.records(filter.clone(), last).await.ok_or_else(errors::no_observer)?;
+        match &self.history {
+            Some(history) => history.complete(remembered, filter, last).await.map_err(failed),
+            None => Ok(remembered.records),
+        }
     }
 
     fn follow_flows(&self) -> broadcast::Receiver<Arc<Record>> {
@@ -223,11 +268,17 @@ impl api::Control for Handle {
             hook: control.reflex.hook().to_string(),
             uptime_secs: self.started.elapsed().as_secs(),
             ready: self.is_ready(),
+            observer_problem: (!self.observer.is_alive()).then(|| errors::NO_OBSERVER.to_owned()),
+            history: self.history.as_ref().map(History::status),
             kernel_drops_problem: control.reflex.kernel_drops_problem().map(str::to_owned),
             config: control.runtime.config_path.as_ref().map(|path| path.display().to_string()),
             ports: control.ports.len() as u64,
             stations: stations as u64,
         }
+    }
+
+    fn is_observing(&self) -> bool {
+        self.observer.is_alive()
     }
 
     fn is_ready(&self) -> bool {
@@ -245,6 +296,10 @@ async fn flows_ended<T>(
     drop(control);
     ended.await;
     changed
+}
+
+fn failed(error: HistoryError) -> ControlError {
+    ControlError::Failed(error.to_string())
 }
 
 /// Waits for a change that goes on to its end even if the asker has gone: one that is dropped half way would leave a

@@ -245,9 +245,7 @@ impl Wanted {
                     DropReason::ALL.iter().any(|reason| reason.label() == value) || value.starts_with("kernel_");
                 if known { Ok(Self::Text(value.to_owned())) } else { Err("a drop reason, as `weft drops` shows them") }
             }
-            Field::Since | Field::Until => time(value, now)
-                .map(Self::Time)
-                .ok_or("a time, as 2026-11-22T07:00:00Z, or how long ago, as 90s, 5m, 2h or 1d"),
+            Field::Since | Field::Until => time(value, now).map(Self::Time).ok_or(A_TIME),
         }
     }
 }
@@ -272,7 +270,11 @@ fn is_ethertype(name: &str) -> bool {
     name.strip_prefix("0x").is_some_and(|digits| digits.len() == 4 && digits.bytes().all(|b| b.is_ascii_hexdigit()))
 }
 
-fn time(text: &str, now: Timestamp) -> Option<Timestamp> {
+/// What [`time`] takes.
+pub const A_TIME: &str = "a time, as 2026-11-22T07:00:00Z, or how long ago, as 90s, 5m, 2h or 1d";
+
+/// A time, or one that is so long ago.
+pub fn time(text: &str, now: Timestamp) -> Option<Timestamp> {
     if let Ok(time) = text.parse() {
         return Some(time);
     }

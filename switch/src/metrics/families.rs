@@ -135,11 +135,12 @@ impl Scrape {
     }
 
     fn of_switch(&self) -> Vec<MetricFamily> {
-        let Sample { name, datapath, hook, maps, programs, lost, .. } = &self.sample;
+        let Sample { name, datapath, hook, maps, programs, lost, threads, .. } = &self.sample;
         vec![
             one(&declared::STATIONS, count(self.sample.stations)),
             one(&declared::STATION_MOVES, count(self.sample.station_moves)),
             family(&declared::OBSERVATION_LOST, lost.iter().map(|(stage, lost)| ([stage.label()], count(*lost)))),
+            family(&declared::THREAD_UP, threads.iter().map(|(thread, is_up)| ([*thread], count((*is_up).into())))),
             family(&declared::MAP_ENTRIES, maps.iter().map(|map| ([map.map], count(map.entries)))),
             family(&declared::MAP_ENTRIES_MAX, maps.iter().map(|map| ([map.map], count(map.entries_max)))),
             family(&declared::PROGRAM_RUNS, programs.iter().map(|it| ([it.name.as_str()], count(it.runs)))),

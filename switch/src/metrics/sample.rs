@@ -35,6 +35,8 @@ pub struct Sample {
     pub maps: Vec<MapSample>,
     /// The programs in the kernel.
     pub programs: Vec<ProgramSample>,
+    /// Threads that observe, and whether they run.
+    pub threads: Vec<(&'static str, bool)>,
     /// The daemon as a process.
     pub process: Process,
     /// How long it took to collect this.
@@ -98,11 +100,13 @@ pub enum Stage {
     Evidence,
     /// Reads of the flow table.
     Sweep,
+    /// Records and events for the history.
+    History,
 }
 
 impl Stage {
     /// All of them.
-    pub const ALL: [Self; 5] = [Self::Punt, Self::FlowLog, Self::Follow, Self::Evidence, Self::Sweep];
+    pub const ALL: [Self; 6] = [Self::Punt, Self::FlowLog, Self::Follow, Self::Evidence, Self::Sweep, Self::History];
 
     /// The label in metrics.
     pub const fn label(self) -> &'static str {
@@ -112,6 +116,7 @@ impl Stage {
             Self::Follow => "follow",
             Self::Evidence => "evidence",
             Self::Sweep => "sweep",
+            Self::History => "history",
         }
     }
 }

@@ -85,6 +85,7 @@ fn sample(ports: u16) -> Sample {
         ports: (1..=ports).map(port).collect(),
         strangers: vec![drop(Side::Egress, DropReason::EgressGone, 9)],
         seen: Arc::new(Seen { totals, ..Seen::default() }),
+        threads: vec![("observer", true), ("history", false)],
         lost: Stage::ALL.map(|stage| (stage, 0)).to_vec(),
         stations: 2,
         station_moves: 1,
