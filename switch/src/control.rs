@@ -33,6 +33,7 @@ use crate::config::Runtime;
 use crate::dataplane::thread::Commands;
 use crate::evidence::WitnessTally;
 use crate::history::History;
+use crate::notes::NoteReader;
 use crate::observer::Observer;
 use crate::port::attach::Host;
 use crate::port::{PortName, PortSpec, PortState};
@@ -81,6 +82,8 @@ pub struct Parts {
     pub punt_ifindex: u32,
     /// How much evidence the loop has kept.
     pub witness: WitnessTally,
+    /// How many notes of the loop were lost.
+    pub notes: NoteReader,
 }
 
 /// The port table and everything it is connected to.
@@ -102,13 +105,15 @@ pub struct Control {
     leaving: BTreeSet<PortId>,
     punt_ifindex: u32,
     witness: WitnessTally,
+    notes: NoteReader,
     watch: lost::Watch,
 }
 
 impl Control {
     /// An empty port table; [`Self::adopt`] and [`Self::apply`] fill it.
     pub fn new(parts: Parts) -> Self {
-        let Parts { runtime, host, reflex, commands, observer, history, store, saved, punt_ifindex, witness } = parts;
+        let Parts { runtime, host, reflex, commands, observer, history, store, saved, punt_ifindex, witness, notes } =
+            parts;
         let ids = Ids::new(saved.names.clone());
         let brain = reflex.brain();
         let watch = lost::Watch::default();
@@ -128,6 +133,7 @@ impl Control {
             leaving: BTreeSet::new(),
             punt_ifindex,
             witness,
+            notes,
             watch,
         }
     }

@@ -41,6 +41,7 @@ use crate::fdb::{Fdb, FdbLimits};
 use crate::flow::Limits;
 use crate::forwarding::Tables;
 use crate::history::History;
+use crate::notes::NoteReader;
 use crate::observer::{Kernel, Observer, Outlet, PortNames, Setup};
 use crate::port::attach::Host;
 use crate::port::monitor;
@@ -89,7 +90,7 @@ async fn serve(runtime: &Runtime) -> Result<()> {
 
     let host = Host::connect()?;
     let events = monitor::watch()?;
-    let Started { mut reflex, goes_on, commands, ended, punt_ifindex, testimony } =
+    let Started { mut reflex, goes_on, commands, ended, punt_ifindex, testimony, notes } =
         match start(runtime, &host, &saved.ports).await {
             Ok(started) => started,
             Err(error) => {
@@ -105,7 +106,7 @@ async fn serve(runtime: &Runtime) -> Result<()> {
     let history = history.context("cannot start the history's thread")?;
     let mut outlets: Vec<Box<dyn Outlet>> = flow_log.into_iter().map(|log| Box::new(log) as Box<dyn Outlet>).collect();
     outlets.extend(history.iter().map(|history| Box::new(history.outlet()) as Box<dyn Outlet>));
-    let observer = observe(runtime, &reflex, &saved.ports, outlets)?;
+    let observer = observe(runtime, &reflex, &saved.ports, outlets, notes.clone())?;
     let parts = Parts {
         runtime: runtime.clone(),
         observer: observer.clone(),
@@ -117,6 +118,7 @@ async fn serve(runtime: &Runtime) -> Result<()> {
         saved,
         punt_ifindex,
         witness,
+        notes,
     };
     let mut control = Control::new(parts);
     control.adopt(same_boot).await;
@@ -253,6 +255,7 @@ struct Started {
     ended: oneshot::Receiver<io::Result<()>>,
     punt_ifindex: u32,
     testimony: Testimony,
+    notes: NoteReader,
 }
 
 /// Loads or adopts the reflex, makes or adopts the punt tap, and starts the loop between them.
@@ -283,7 +286,8 @@ async fn start(runtime: &Runtime, host: &Host, ports: &[SavedPort]) -> Result<St
     let index = VerdictIndex::adopt(reflex.verdicts()?, Arc::clone(&brain), obedience);
     relearn(&mut tables.fdb, &index, ports);
     let (witness, testimony) = crate::evidence::witness();
-    let dataplane = Loop::new(tap, index, tables, brain, runtime.aging).witnessed_by(witness);
+    let (notepad, notes) = crate::notes::notepad();
+    let dataplane = Loop::new(tap, index, tables, brain, runtime.aging).witnessed_by(witness).noted_by(notepad);
     let (commands, thread) = spawn(dataplane, tell)?;
     // The loop says through `ended` how it ended; the thread itself has nothing more to tell.
     drop(thread);
@@ -301,11 +305,17 @@ async fn start(runtime: &Runtime, host: &Host, ports: &[SavedPort]) -> Result<St
         flow_closed_jiffies: ticks(flows.closed),
     })?;
     let goes_on = matches!(adopted, reflex::Adopted::All);
-    Ok(Started { reflex, goes_on, commands, ended, punt_ifindex, testimony })
+    Ok(Started { reflex, goes_on, commands, ended, punt_ifindex, testimony, notes })
 }
 
 /// Starts the observer, which calls the ports of an earlier daemon by their names from the beginning.
-fn observe(runtime: &Runtime, reflex: &Reflex, ports: &[SavedPort], outlets: Vec<Box<dyn Outlet>>) -> Result<Observer> {
+fn observe(
+    runtime: &Runtime,
+    reflex: &Reflex,
+    ports: &[SavedPort],
+    outlets: Vec<Box<dyn Outlet>>,
+    notes: NoteReader,
+) -> Result<Observer> {
     let mut names = PortNames::default();
     for port in ports {
         if let Some(id) = PortId::new(port.id) {
@@ -324,7 +334,7 @@ fn observe(runtime: &Runtime, reflex: &Reflex, ports: &[SavedPort], outlets: Vec
     }
     let limits = Limits { active, idle, closed, ..Limits::default() };
     let setup = Setup { switch: runtime.name.to_string(), limits, flows_max, names };
-    Observer::start(Kernel::of(reflex)?, setup, outlets).context("cannot start the observer's thread")
+    Observer::start(Kernel::of(reflex, notes)?, setup, outlets).context("cannot start the observer's thread")
 }
 
 /// The verdicts of an earlier brain say where its stations live. Only those that forward do: a refused source may be

@@ -19,6 +19,7 @@ pub mod frame;
 pub mod history;
 pub mod ledger;
 pub mod metrics;
+pub mod notes;
 pub mod observer;
 pub mod policy;
 pub mod port;

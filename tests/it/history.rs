@@ -65,7 +65,8 @@ in_every_mode! {
         daemon.terminate()?;
         daemon.launch()?;
         ensure!(frames_in(&flows(&daemon, "")?) == 0, "memory knows what an earlier daemon gave out");
-        ensure!(flows(&daemon, "--since 1h")? == before, "{:#?}", flows(&daemon, "--since 1h")?);
+        let after = flows(&daemon, "--since 1h")?;
+        ensure!(frames_in(&after) == 100 && before.iter().all(|record| after.contains(record)), "{before:#?}\n{after:#?}");
         talk(&a, &b, 100..150)?;
         wait::until_true("it is over again", wait::SOON, || {
             let records = flows(&daemon, "")?;
@@ -141,11 +142,14 @@ fn a_full_disk_costs_what_was_to_be_kept_and_neither_traffic_nor_metrics() {
                 a.send(&Builder::new(frames::station(number), frames::station(2)).number(1).build())?;
             }
             next += 200;
+            b.drain()?;
             Ok(Scrape::now()?.value(LOST)? > 0.0)
         })?;
         ensure!(daemon.log().contains("the history cannot be written"), "{}", daemon.log());
         let told = status(&daemon)?;
         ensure!(told["problem"].is_string() && told["lost"].as_u64() > Some(0), "{told}");
+        daemon.settle()?;
+        b.drain()?;
         talk(&a, &b, 20..30)?;
         daemon.settle()?;
         Disk::empty()?;

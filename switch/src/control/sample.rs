@@ -45,6 +45,7 @@ impl Control {
             (Stage::Follow, records_follow),
             (Stage::Evidence, evidence),
             (Stage::Sweep, sweeps),
+            (Stage::Notes, self.notes.lost()),
             (Stage::History, self.history.as_ref().map_or(0, History::lost)),
         ];
         let map = |map, entries, entries_max| MapSample { map, entries, entries_max };

@@ -145,7 +145,7 @@ pub struct Record {
     /// Bytes of who began as a wire would have carried them.
     #[serde(rename = "forward.wire_bytes")]
     pub forward_wire_bytes: u64,
-    /// Of the frames of who began: those that the reflex dropped.
+    /// Of the frames of who began: those that were dropped as they came in.
     #[serde(rename = "forward.dropped_frames")]
     pub forward_dropped_frames: u64,
     /// Frames sent back; a super-frame counts once.
@@ -160,7 +160,7 @@ pub struct Record {
     /// Bytes sent back as a wire would have carried them.
     #[serde(rename = "reverse.wire_bytes")]
     pub reverse_wire_bytes: u64,
-    /// Of the frames sent back: those that the reflex dropped.
+    /// Of the frames sent back: those that were dropped as they came in.
     #[serde(rename = "reverse.dropped_frames")]
     pub reverse_dropped_frames: u64,
     /// What TCP says; absent for everything else.

@@ -137,7 +137,7 @@ metrics! {
     /// TCP connections that the port's guest asked for and nobody answered. Since the daemon began.
     TCP_HALF_OPEN = Counter "weft_tcp_half_open_total" ["port"];
 
-    /// What was not observed, by stage: punt (frames the kernel freed on their way to the user-space half), flow_log and follow (records), evidence (samples of dropped frames), sweep (failed reads of the flow table), history (records and events). Frames without a flow are in weft_flow_overflow_frames_total.
+    /// What was not observed, by stage: punt (frames the kernel freed on their way to the user-space half), flow_log and follow (records), evidence (samples of dropped frames), sweep (failed reads of the flow table), notes (frames that the user-space half dropped, and whose flow does not say so), history (records and events). Frames without a flow are in weft_flow_overflow_frames_total.
     OBSERVATION_LOST = Counter "weft_observation_lost_total" ["stage"];
 
     /// 1 while a thread that observes runs: observer (reads the flows), history (keeps what ended). 0 when a defect has ended it; frames go on.

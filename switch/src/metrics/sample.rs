@@ -100,13 +100,16 @@ pub enum Stage {
     Evidence,
     /// Reads of the flow table.
     Sweep,
+    /// Notes of which flows the user-space half dropped frames.
+    Notes,
     /// Records and events for the history.
     History,
 }
 
 impl Stage {
     /// All of them.
-    pub const ALL: [Self; 6] = [Self::Punt, Self::FlowLog, Self::Follow, Self::Evidence, Self::Sweep, Self::History];
+    pub const ALL: [Self; 7] =
+        [Self::Punt, Self::FlowLog, Self::Follow, Self::Evidence, Self::Sweep, Self::Notes, Self::History];
 
     /// The label in metrics.
     pub const fn label(self) -> &'static str {
@@ -116,6 +119,7 @@ impl Stage {
             Self::Follow => "follow",
             Self::Evidence => "evidence",
             Self::Sweep => "sweep",
+            Self::Notes => "notes",
             Self::History => "history",
         }
     }
