@@ -3,14 +3,13 @@
 use std::fs::{self, File};
 use std::net::{SocketAddr, TcpStream, UdpSocket};
 use std::process::{Command, Stdio};
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
 use anyhow::{Context as _, Result, ensure};
 use etherparse::PacketBuilder;
 use serde_json::Value;
 use weft_tests::command::Running;
 use weft_tests::frames::{self, Builder, MacAddr};
-use weft_tests::scrape::Scrape;
 use weft_tests::topology::{self, Container};
 use weft_tests::{Arena, Daemon, Mode, Need, Station, wait};
 
@@ -289,45 +288,6 @@ fn a_label_cannot_steer_the_terminal_of_who_looks() {
         let shown = daemon.cli().run("-o wide flows --from-port a")?;
         ensure!(shown.contains("note=\\u{202e}\\\"quoted\\\"") && !shown.contains('\u{202e}'), "{shown}");
         drop(tap);
-        daemon.stop(arena)
-    });
-}
-
-#[test]
-fn a_hundred_ports_go_from_a_full_table_in_one_reading() {
-    const PORTS: u32 = 100;
-    const FLOWS_EACH: u32 = 2600;
-    Arena::run(&[Need::Bpf], |arena| {
-        let name = |number: u32| format!("p{number}");
-        let kept = "[flows]\nidle_secs = 600\n[[port]]\nname = \"kept\"\nnetdev = \"kept\"\n".to_owned();
-        let port = |number| format!("[[port]]\nname = \"{0}\"\nnetdev = \"{0}\"\n", name(number));
-        fs::write(FILE, kept.clone() + &(0..PORTS).map(port).collect::<String>())?;
-        let bystander = Station::plain("kept")?;
-        let stations = (0..PORTS).map(|number| Station::plain(&name(number))).collect::<Result<Vec<_>>>()?;
-        let daemon = Daemon::start_with(arena, "weft0", Mode::Kernel, &["-c", FILE])?;
-        daemon.until_state(&name(PORTS - 1), "up", wait::SOON)?;
-        bystander.send(&Builder::new(frames::station(1), frames::station(2)).build())?;
-        for (number, station) in (0..).zip(&stations) {
-            for flow in 0..FLOWS_EACH {
-                let to = frames::station(1_000_000 + flow);
-                station.send(&Builder::new(frames::station(10 + number), to).build())?;
-            }
-        }
-        let entries = || Scrape::now()?.value("weft_map_entries{map=\"flows\"}");
-        wait::until_true("all are seen", wait::SOON, || Ok(entries()? > f64::from(PORTS * FLOWS_EACH)))?;
-        fs::write(FILE, kept)?;
-        let begin = Instant::now();
-        daemon.cli().run(&format!("apply {FILE} --prune"))?;
-        let took = begin.elapsed();
-        eprintln!("{PORTS} ports with {} flows were removed in {took:?}", PORTS * FLOWS_EACH);
-        // When it is answered, they are gone: entries, and every conversation told.
-        ensure!(entries()? < 100.0, "{} entries are left", entries()?);
-        ensure!(flows(&daemon, "--port kept")?.len() == 1);
-        ensure!(
-            flows(&daemon, "--last 100000")?.iter().filter(|record| record["end_reason"] == "port_gone").count()
-                >= 9_999
-        );
-        daemon.settle()?;
         daemon.stop(arena)
     });
 }

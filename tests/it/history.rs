@@ -67,6 +67,8 @@ in_every_mode! {
         ensure!(frames_in(&flows(&daemon, "")?) == 0, "memory knows what an earlier daemon gave out");
         let after = flows(&daemon, "--since 1h")?;
         ensure!(frames_in(&after) == 100 && before.iter().all(|record| after.contains(record)), "{before:#?}\n{after:#?}");
+        daemon.until_state("a", "up", wait::SOON)?;
+        daemon.until_state("b", "up", wait::SOON)?;
         talk(&a, &b, 100..150)?;
         wait::until_true("it is over again", wait::SOON, || {
             let records = flows(&daemon, "")?;
@@ -134,6 +136,8 @@ fn a_full_disk_costs_what_was_to_be_kept_and_neither_traffic_nor_metrics() {
         talk(&a, &b, 0..10)?;
         wait::until_true("it is kept", wait::SOON, || Ok(fs::metadata(format!("{HISTORY}-wal")).is_ok()))?;
         ensure!(Scrape::now()?.value(LOST)? == 0.0);
+        // Known from now on, so that nothing need be flooded.
+        b.send(&Builder::new(frames::station(2), frames::station(1)).build())?;
         Disk::fill()?;
         // More than what is left of the log's last pages could hold.
         let mut next = 1000;
