@@ -298,6 +298,7 @@ async fn flows_ended<T>(
     changed
 }
 
+#[expect(clippy::needless_pass_by_value, reason = "what `map_err` hands over")]
 fn failed(error: HistoryError) -> ControlError {
     ControlError::Failed(error.to_string())
 }

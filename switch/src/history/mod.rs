@@ -2,7 +2,7 @@
 //!
 //! ```text
 //! observer ─ records ─┐
-//! control ─ drops ────┼▶ queue (65,536) ─▶ thread `weft-history` ─▶ a transaction per second or 8,192 rows ─▶ SQLite
+//! control ─ drops ────┼▶ queue (65,536) ─▶ thread `weft-history` ─▶ a transaction per second or 8,192 rows ─▶ the database
 //! events ─────────────┘  full: lost, counted      cannot be written: lost, counted        ▲
 //!                                                         `weft flows --since 2h`, `weft drops --since 2h`: readers of their own
 //! ```
@@ -15,7 +15,7 @@
 //! written back. Neither leaves a file that cannot be read.
 //!
 //! **A file that is not what it should be** is moved aside, beside the new one, and said in the log and the status: as
-//! `….corrupt-TIME` when SQLite finds it malformed, as `….version-N-TIME` when its layout is not [`store::VERSION`]. There is no
+//! `….corrupt-TIME` when the database finds it malformed, as `….version-N-TIME` when its layout is not [`store::VERSION`]. There is no
 //! migration yet, because there was no other version. Three such files are kept.
 //!
 //! **What memory has and what the file has.** The observer gives out its records in one order; the n-th of them is the n-th here.
@@ -352,14 +352,14 @@ impl History {
         let _seat = self.shared.readers.acquire().await.map_err(|_closed| HistoryError::Ended)?;
         let path = self.shared.path.clone();
         let asked = tokio::task::spawn_blocking(move || query::open(&path, PATIENCE).and_then(|db| ask(&db))).await;
-        asked.map_err(|_panicked| HistoryError::Ended)?.map_err(|source| match source.sqlite_error_code() {
-            Some(rusqlite::ErrorCode::OperationInterrupted) => HistoryError::TooSlow,
-            _ => {
-                if store::is_malformed(&source) {
-                    self.offer(Item::Suspect, 0);
-                }
-                HistoryError::Unreadable { path: self.shared.path.clone(), source }
+        asked.map_err(|_panicked| HistoryError::Ended)?.map_err(|source| {
+            if source.sqlite_error_code() == Some(rusqlite::ErrorCode::OperationInterrupted) {
+                return HistoryError::TooSlow;
             }
+            if store::is_malformed(&source) {
+                self.offer(Item::Suspect, 0);
+            }
+            HistoryError::Unreadable { path: self.shared.path.clone(), source }
         })
     }
 }

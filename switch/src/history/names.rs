@@ -21,12 +21,11 @@ impl Words {
         if let Some(number) = self.known.get(word) {
             return Ok(*number);
         }
-        let number = match self.find(db, word)? {
-            Some(number) => number,
-            None => {
-                db.prepare_cached(&format!("INSERT INTO {} (word) VALUES (?1)", self.table))?.execute([word])?;
-                db.last_insert_rowid()
-            }
+        let number = if let Some(number) = self.find(db, word)? {
+            number
+        } else {
+            db.prepare_cached(&format!("INSERT INTO {} (word) VALUES (?1)", self.table))?.execute([word])?;
+            db.last_insert_rowid()
         };
         self.known.insert(word.to_owned(), number);
         Ok(number)

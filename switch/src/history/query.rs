@@ -15,7 +15,7 @@ use crate::api::schema::Side;
 use crate::flow::filter::{Field, Term, Wanted};
 use crate::flow::{Filter, Record};
 
-/// Steps of SQLite's machine between two looks at the clock.
+/// Steps of the database's machine between two looks at the clock.
 const STEPS: i32 = 100_000;
 
 /// What was dropped in a time.
@@ -195,7 +195,9 @@ pub(super) fn events(db: &Connection, asked: &EventsAsked) -> rusqlite::Result<V
     if !asked.kinds.is_empty() {
         let known: Vec<i64> =
             asked.kinds.iter().filter_map(|kind| number(kind).transpose()).collect::<Result<_, _>>()?;
-        text += &format!(" AND event.kind IN ({})", vec!["?"; known.len()].join(","));
+        text += " AND event.kind IN (";
+        text += &vec!["?"; known.len()].join(",");
+        text += ")";
         values.extend(known.into_iter().map(Value::Integer));
     }
     if let Some(port) = &asked.port {

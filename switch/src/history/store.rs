@@ -17,7 +17,7 @@ use crate::flow::Record;
 
 /// The layout's version.
 pub(super) const VERSION: i64 = 1;
-/// What SQLite's file header says that this is: "Weft".
+/// What the file's header says that this is: "Weft".
 const APPLICATION: i64 = 0x5765_6674;
 /// Files that were moved aside and are kept.
 const ASIDE_MAX: usize = 3;
@@ -56,7 +56,7 @@ pub(super) enum OpenError {
     /// The file cannot be made or read.
     #[error("{0}")]
     File(#[from] io::Error),
-    /// SQLite's.
+    /// The database's.
     #[error("{0}")]
     Database(#[from] rusqlite::Error),
     /// It has another layout.
@@ -211,7 +211,7 @@ impl Store {
         Ok(Looked { totals: read.collect::<Result<_, _>>()?, at })
     }
 
-    /// Whether SQLite finds nothing wrong in the whole file.
+    /// Whether nothing is found wrong in the whole file.
     pub(super) fn is_sound(&self) -> bool {
         let checked: rusqlite::Result<String> = self.db.query_row("PRAGMA quick_check(1)", [], |row| row.get(0));
         checked.is_ok_and(|found| found == "ok")
