@@ -23,7 +23,7 @@ pub mod lost;
 mod sample;
 mod stop;
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 use std::time::Instant;
 
@@ -35,6 +35,8 @@ use crate::dataplane::thread::Commands;
 use crate::events::Events;
 use crate::events::sighting::SightingTally;
 use crate::evidence::WitnessTally;
+use crate::history::History;
+use crate::notes::NoteReader;
 use crate::observer::Observer;
 use crate::port::attach::Host;
 use crate::port::{PortName, PortSpec, PortState};
@@ -43,7 +45,7 @@ use crate::state::{SavedPort, StateFile, Store};
 
 pub use crate::api::ControlError;
 use attachment::Attachment;
-pub use handle::Handle;
+pub use handle::{Handle, LOOK_AT_DROPS_EVERY};
 use ids::Ids;
 pub use stop::clear_away;
 
@@ -73,6 +75,8 @@ pub struct Parts {
     pub commands: Commands,
     /// The way to the observer.
     pub observer: Observer,
+    /// The way to the history, if there is one.
+    pub history: Option<History>,
     /// Where the state is kept.
     pub store: Store,
     /// What was kept.
@@ -87,6 +91,8 @@ pub struct Parts {
     pub sighted: SightingTally,
     /// The way to the clerk.
     pub clerk: Clerk,
+    /// How many notes of the loop were lost.
+    pub notes: NoteReader,
 }
 
 /// The port table and everything it is connected to.
@@ -97,15 +103,21 @@ pub struct Control {
     brain: Arc<BrainPage>,
     commands: Commands,
     observer: Observer,
+    history: Option<History>,
     store: Store,
     saved: StateFile,
     ids: Ids,
     ports: BTreeMap<PortName, Port>,
+    /// Ports that were removed and whose flows are to be ended.
+    gone: Vec<PortId>,
+    /// Ports whose flows were asked to be ended; that may be under way.
+    leaving: BTreeSet<PortId>,
     punt_ifindex: u32,
     witness: WitnessTally,
     events: Events,
     sighted: SightingTally,
     clerk: Clerk,
+    notes: NoteReader,
     watch: lost::Watch,
 }
 
@@ -118,10 +130,12 @@ impl Control {
             reflex,
             commands,
             observer,
+            history,
             store,
             saved,
             punt_ifindex,
             witness,
+            notes,
             events,
             sighted,
             clerk,
@@ -136,15 +150,19 @@ impl Control {
             brain,
             commands,
             observer,
+            history,
             store,
             saved,
             ids,
             ports: BTreeMap::new(),
+            gone: Vec::new(),
+            leaving: BTreeSet::new(),
             punt_ifindex,
             witness,
             events,
             sighted,
             clerk,
+            notes,
             watch,
         }
     }

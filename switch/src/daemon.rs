@@ -32,7 +32,7 @@ use crate::api::server::Socket;
 use crate::api::web;
 use crate::clerk::{self, Clerk};
 use crate::config::{self, Datapath, Flows, OnStop, Runtime};
-use crate::control::{Control, Handle, Parts, lost};
+use crate::control::{Control, Handle, LOOK_AT_DROPS_EVERY, Parts, lost};
 use crate::dataplane::Loop;
 use crate::dataplane::commands::Command;
 use crate::dataplane::thread::{Commands, now, spawn};
@@ -44,6 +44,8 @@ use crate::export::FlowLog;
 use crate::fdb::{Fdb, FdbLimits};
 use crate::flow::Limits;
 use crate::forwarding::Tables;
+use crate::history::History;
+use crate::notes::NoteReader;
 use crate::observer::{Kernel, Observer, Outlet, PortNames, Setup};
 use crate::port::attach::Host;
 use crate::port::monitor;
@@ -92,7 +94,7 @@ async fn serve(runtime: &Runtime) -> Result<()> {
 
     let host = Host::connect()?;
     let links = monitor::watch()?;
-    let Started { mut reflex, commands, ended, punt_ifindex, testimony, sightings, bell } =
+    let Started { mut reflex, goes_on, commands, ended, punt_ifindex, testimony, notes, sightings, bell } =
         match start(runtime, &host, &saved.ports).await {
             Ok(started) => started,
             Err(error) => {
@@ -104,7 +106,11 @@ async fn serve(runtime: &Runtime) -> Result<()> {
         };
     let ring = reflex.evidence();
     let witness = testimony.tally();
-    let observer = observe(runtime, &reflex, &saved.ports, flow_log)?;
+    let history = runtime.history.as_ref().map(|config| History::start(config, goes_on)).transpose();
+    let history = history.context("cannot start the history's thread")?;
+    let mut outlets: Vec<Box<dyn Outlet>> = flow_log.into_iter().map(|log| Box::new(log) as Box<dyn Outlet>).collect();
+    outlets.extend(history.iter().map(|history| Box::new(history.outlet()) as Box<dyn Outlet>));
+    let observer = observe(runtime, &reflex, &saved.ports, outlets, notes.clone())?;
     let events = Events::new(runtime.names.told);
     let sighted = sightings.tally();
     let clerk = clerk::Setup {
@@ -120,6 +126,7 @@ async fn serve(runtime: &Runtime) -> Result<()> {
     let parts = Parts {
         runtime: runtime.clone(),
         observer: observer.clone(),
+        history: history.clone(),
         host: host.clone(),
         reflex,
         commands: commands.clone(),
@@ -130,6 +137,7 @@ async fn serve(runtime: &Runtime) -> Result<()> {
         events,
         sighted,
         clerk: clerk.clone(),
+        notes,
     };
     let mut control = Control::new(parts);
     control.adopt(same_boot).await;
@@ -149,9 +157,9 @@ async fn serve(runtime: &Runtime) -> Result<()> {
     lock.say_ready()?;
     let (name, datapath, socket) = (&runtime.name, runtime.datapath, runtime.socket.display());
     tracing::info!(%name, %datapath, %socket, "ready");
-    let looks = tokio::spawn(look_for_lost(handle.clone()));
+    let looks = [tokio::spawn(look_for_lost(handle.clone())), tokio::spawn(look_at_drops(handle.clone()))];
     let outcome = watch_over(runtime, &handle, links, ended, signals).await;
-    looks.abort();
+    looks.iter().for_each(tokio::task::JoinHandle::abort);
     handle.set_ready(false);
     tracing::info!(%name, "stopping");
     stop.send_replace(true);
@@ -161,9 +169,13 @@ async fn serve(runtime: &Runtime) -> Result<()> {
     }
     // What goes wrong inside is no wish to stop: what can go on goes on, for the next daemon to adopt.
     let keep = runtime.on_stop == OnStop::Keep || outcome.is_err();
+    handle.keep_drops().await;
     let left = handle.stop(keep).await;
     observer.stop(!keep).await;
     clerk.stop().await;
+    if let Some(history) = history {
+        history.stop().await;
+    }
     if commands.send(Command::Stop).is_err() {
         tracing::debug!("the loop had ended before");
     }
@@ -244,15 +256,28 @@ async fn look_for_lost(handle: Handle) {
     }
 }
 
+/// Has what was dropped kept in the history, once a minute.
+async fn look_at_drops(handle: Handle) {
+    let mut look = tokio::time::interval(LOOK_AT_DROPS_EVERY);
+    look.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
+    loop {
+        look.tick().await;
+        handle.keep_drops().await;
+    }
+}
+
 /// What a start yields.
 struct Started {
     reflex: Reflex,
+    /// The counters are an earlier daemon's.
+    goes_on: bool,
     commands: Commands,
     ended: oneshot::Receiver<io::Result<()>>,
     punt_ifindex: u32,
     testimony: Testimony,
     sightings: Sightings,
     bell: Arc<OwnedFd>,
+    notes: NoteReader,
 }
 
 /// Loads or adopts the reflex, makes or adopts the punt tap, and starts the loop between them.
@@ -283,9 +308,11 @@ async fn start(runtime: &Runtime, host: &Host, ports: &[SavedPort]) -> Result<St
     let index = VerdictIndex::adopt(reflex.verdicts()?, Arc::clone(&brain), obedience);
     relearn(&mut tables.fdb, &index, ports);
     let (witness, testimony) = crate::evidence::witness();
+    let (notepad, notes) = crate::notes::notepad();
     let bell = clerk::bell()?;
     let (reporter, sightings) = sighting::queue(Arc::clone(&bell));
-    let dataplane = Loop::new(tap, index, tables, brain, runtime.aging).witnessed_by(witness).reported_by(reporter);
+    let dataplane = Loop::new(tap, index, tables, brain, runtime.aging);
+    let dataplane = dataplane.witnessed_by(witness).noted_by(notepad).reported_by(reporter);
     let (commands, thread) = spawn(dataplane, tell)?;
     // The loop says through `ended` how it ended; the thread itself has nothing more to tell.
     drop(thread);
@@ -302,11 +329,18 @@ async fn start(runtime: &Runtime, host: &Host, ports: &[SavedPort]) -> Result<St
         flow_idle_jiffies: ticks(flows.idle),
         flow_closed_jiffies: ticks(flows.closed),
     })?;
-    Ok(Started { reflex, commands, ended, punt_ifindex, testimony, sightings, bell })
+    let goes_on = matches!(adopted, reflex::Adopted::All);
+    Ok(Started { reflex, goes_on, commands, ended, punt_ifindex, testimony, notes, sightings, bell })
 }
 
 /// Starts the observer, which calls the ports of an earlier daemon by their names from the beginning.
-fn observe(runtime: &Runtime, reflex: &Reflex, ports: &[SavedPort], log: Option<FlowLog>) -> Result<Observer> {
+fn observe(
+    runtime: &Runtime,
+    reflex: &Reflex,
+    ports: &[SavedPort],
+    outlets: Vec<Box<dyn Outlet>>,
+    notes: NoteReader,
+) -> Result<Observer> {
     let mut names = PortNames::default();
     for port in ports {
         if let Some(id) = PortId::new(port.id) {
@@ -325,8 +359,7 @@ fn observe(runtime: &Runtime, reflex: &Reflex, ports: &[SavedPort], log: Option<
     }
     let limits = Limits { active, idle, closed, ..Limits::default() };
     let setup = Setup { switch: runtime.name.to_string(), limits, flows_max, names };
-    let outlets = log.into_iter().map(|log| Box::new(log) as Box<dyn Outlet>).collect();
-    Observer::start(Kernel::of(reflex)?, setup, outlets).context("cannot start the observer's thread")
+    Observer::start(Kernel::of(reflex, notes)?, setup, outlets).context("cannot start the observer's thread")
 }
 
 /// The verdicts of an earlier brain say where its stations live. Only those that forward do: a refused source may be

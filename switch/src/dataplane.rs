@@ -35,6 +35,7 @@ use crate::evidence::Witness;
 use crate::fdb::{Learned, Nanos, Station};
 use crate::forwarding::{self, Decision, Tables, Verdict};
 use crate::frame::{Frame, Trust};
+use crate::notes::Notepad;
 use crate::port::{FrameBuffer, Medium, TransmitError};
 use crate::reflex::BrainPage;
 use drain::Drain;
@@ -70,6 +71,7 @@ pub struct Loop<M, C> {
     brain: Arc<BrainPage>,
     witness: Option<Witness>,
     reporter: Option<Reporter>,
+    notes: Option<Notepad>,
     buffer: FrameBuffer,
     drain: Drain,
     egress: Vec<PortId>,
@@ -89,6 +91,7 @@ impl<M: Medium, C: VerdictCache> Loop<M, C> {
             brain,
             witness: None,
             reporter: None,
+            notes: None,
             buffer: FrameBuffer::new(),
             drain: Drain::default(),
             egress: Vec::with_capacity(PORT_SLOTS),
@@ -108,6 +111,12 @@ impl<M: Medium, C: VerdictCache> Loop<M, C> {
     #[must_use]
     pub fn reported_by(self, reporter: Reporter) -> Self {
         Self { reporter: Some(reporter), ..self }
+    }
+
+    /// The same, with notes made of the flows whose frames it does not let in.
+    #[must_use]
+    pub fn noted_by(self, notes: Notepad) -> Self {
+        Self { notes: Some(notes), ..self }
     }
 
     /// The medium, for who feeds it by hand.
@@ -144,6 +153,7 @@ impl<M: Medium, C: VerdictCache> Loop<M, C> {
         if self.buffer.is_full() {
             account.drop_frame(Way::Ingress, DropReason::TooBig, self.buffer.frame().len() as u64);
             see(&mut self.witness, &self.buffer, (ingress, Way::Ingress, DropReason::TooBig), now);
+            note(self.notes.as_ref(), &self.buffer, ingress, DropReason::TooBig);
             return self.settle(ingress);
         }
         let frame = match Frame::check(self.buffer.frame(), self.buffer.offload, trust) {
@@ -151,6 +161,7 @@ impl<M: Medium, C: VerdictCache> Loop<M, C> {
             Err(reason) => {
                 account.drop_frame(Way::Ingress, reason, self.buffer.frame().len() as u64);
                 see(&mut self.witness, &self.buffer, (ingress, Way::Ingress, reason), now);
+                note(self.notes.as_ref(), &self.buffer, ingress, reason);
                 return self.settle(ingress);
             }
         };
@@ -189,6 +200,7 @@ impl<M: Medium, C: VerdictCache> Loop<M, C> {
             Verdict::Drop(reason) => {
                 account.drop_frame(Way::Ingress, reason, frame.len_bytes());
                 see(&mut self.witness, &self.buffer, (ingress, Way::Ingress, reason), now);
+                note(self.notes.as_ref(), &self.buffer, ingress, reason);
             }
         }
         let lesson = self.lesson(ingress, &frame, &decision);
@@ -298,6 +310,13 @@ fn see(
 ) {
     if let Some(witness) = witness {
         witness.see(port, way, reason, buffer.frame(), now);
+    }
+}
+
+/// Notes by its flow that a frame is not let in, where that is wanted.
+fn note(notes: Option<&Notepad>, buffer: &FrameBuffer, ingress: PortId, reason: DropReason) {
+    if let Some(notes) = notes {
+        notes.note(ingress, buffer, reason);
     }
 }
 

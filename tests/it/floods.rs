@@ -26,6 +26,43 @@ fn acquainted(daemon: &Daemon) -> Result<(Station, Station)> {
 }
 
 in_every_mode! {
+    /// What the flood buckets refuse is said of the flow itself, not only of its port.
+    fn a_storm_is_dropped_in_the_record_of_its_flow_too(arena, mode) {
+        const STORM: u64 = 400;
+        fs::write(FILE, "[flows]\nidle_secs = 60\n[[port]]\nname = \"a\"\nnetdev = \"a\"\nflood_per_sec = 10\n")?;
+        let a = Station::plain("a")?;
+        let daemon = Daemon::start_with(arena, "weft0", mode, &["-c", FILE])?;
+        daemon.until_state("a", "up", wait::SOON)?;
+        let b = topology::station(&daemon, "b")?;
+        for (nobody, number) in [(MacAddr::BROADCAST, 1), (frames::station(99), 2)] {
+            for _ in 0..STORM {
+                a.send(&Builder::new(frames::station(number), nobody).build())?;
+            }
+            daemon.settle()?;
+        }
+        let refused = daemon.cli().drops("a", "flood_limited")?;
+        ensure!(refused > STORM, "{refused} refused: this was no storm");
+        let told = |records: &[serde_json::Value]| -> u64 {
+            records.iter().filter_map(|record| record["forward.dropped_frames"].as_u64()).sum()
+        };
+        let filter = "flows --from-port a --drop-reason flood_limited";
+        wait::until_true("the records say it", wait::SOON, || {
+            let records: Vec<serde_json::Value> = daemon.cli().json(filter)?;
+            Ok(records.len() == 2 && told(&records) == refused)
+        })?;
+        // What was within the limit was flooded, so that is the verdict; what a third flow of this port does is not touched by it.
+        let records: Vec<serde_json::Value> = daemon.cli().json(filter)?;
+        ensure!(records.iter().all(|record| record["verdict"] == "flooded" && record["forward.frames"] == STORM), "{records:#?}");
+        b.send(&Builder::new(frames::station(3), frames::station(1)).build())?;
+        wait::until_true("b's flow is there", wait::SOON, || {
+            let records: Vec<serde_json::Value> = daemon.cli().json("flows --from-port b")?;
+            Ok(records.len() == 1 && records.iter().all(|record| record["forward.dropped_frames"] == 0 && record["drop_reason"].is_null()))
+        })?;
+        b.drain()?;
+        daemon.settle()?;
+        daemon.stop(arena)
+    }
+
     /// Ten thousand new source addresses a second: nobody's frames are flooded, nobody's entries evicted, memory is flat.
     fn a_source_flood_harms_nobody_else(arena, mode) {
         // Every forged source is a flow: a table that the first wave fills.

@@ -20,24 +20,24 @@ const LOG: &str = "/run/log/flows.jsonl";
 const FILE: &str = "/run/test.toml";
 
 /// A tmpfs at `/run/log`, unmounted when dropped.
-struct Disk;
+pub(crate) struct Disk;
 
 impl Disk {
-    fn new(options: &CStr) -> Result<Self> {
+    pub(crate) fn new(options: &CStr) -> Result<Self> {
         fs::create_dir("/run/log")?;
         mount("tmpfs", "/run/log", "tmpfs", MountFlags::empty(), options)?;
         Ok(Self)
     }
 
     /// Takes every byte that is left.
-    fn fill() -> Result<()> {
+    pub(crate) fn fill() -> Result<()> {
         let mut file = OpenOptions::new().append(true).create(true).open("/run/log/filler")?;
         while file.write(&[0; 4096]).is_ok() {}
         ensure!(file.write(&[0]).is_err(), "there is room left");
         Ok(())
     }
 
-    fn empty() -> Result<()> {
+    pub(crate) fn empty() -> Result<()> {
         Ok(fs::remove_file("/run/log/filler")?)
     }
 }

@@ -36,6 +36,7 @@ mod flows;
 mod frames_in_order;
 mod guests;
 mod harness_itself;
+mod history;
 mod hostile_guests;
 mod lifecycle;
 mod links;

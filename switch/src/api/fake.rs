@@ -24,6 +24,7 @@ pub(crate) struct World {
     pub(crate) stations: Vec<StationInfo>,
     pub(crate) drops: Vec<DropInfo>,
     pub(crate) is_ready: bool,
+    pub(crate) is_blind: bool,
     pub(crate) settled: Option<Duration>,
     pub(crate) is_unbalanced: bool,
     pub(crate) sample: Sample,
@@ -47,6 +48,7 @@ impl Default for World {
             stations: Vec::new(),
             drops: Vec::new(),
             is_ready: false,
+            is_blind: false,
             settled: None,
             is_unbalanced: false,
             records: Vec::new(),
@@ -189,18 +191,29 @@ impl Control for Fake {
         self.world().drops.clone()
     }
 
+    async fn drops_between(
+        &self,
+        since: Option<Timestamp>,
+        until: Option<Timestamp>,
+    ) -> Result<Vec<DropInfo>, ControlError> {
+        let span = format!("{} to {}", since.unwrap_or_default(), until.unwrap_or_default());
+        let mut drops = self.world().drops.clone();
+        drops.iter_mut().for_each(|drop| drop.description.clone_from(&span));
+        Ok(drops)
+    }
+
     async fn sample(&self) -> Result<Sample, ControlError> {
         let mut world = self.world();
         world.samples += 1;
         Ok(Sample { name: "weft-test".to_owned(), ..world.sample.clone() })
     }
 
-    async fn flows(&self, filter: Filter, last: usize) -> Vec<Arc<Record>> {
+    async fn flows(&self, filter: Filter, last: usize) -> Result<Vec<Arc<Record>>, ControlError> {
         let world = self.world();
         let asked = world.records.iter().filter(|record| filter.matches(record));
         let mut chosen: Vec<_> = asked.rev().take(last).cloned().collect();
         chosen.reverse();
-        chosen
+        Ok(chosen)
     }
 
     fn follow_flows(&self) -> broadcast::Receiver<Arc<Record>> {
@@ -244,9 +257,15 @@ impl Control for Fake {
             ready: self.is_ready(),
             config: None,
             kernel_drops_problem: None,
+            observer_problem: None,
+            history: None,
             ports: 0,
             stations: 0,
         }
+    }
+
+    fn is_observing(&self) -> bool {
+        !self.world().is_blind
     }
 
     fn is_ready(&self) -> bool {

@@ -68,7 +68,7 @@ fn invalid(word: &str, value: &str, expected: &str) -> ControlError {
 
 /// What there is, as one JSON document.
 pub(super) async fn list<C: Control>(control: &C, asked: Asked) -> Result<Response, Refusal> {
-    let records = control.flows(asked.filter, asked.last).await;
+    let records = control.flows(asked.filter, asked.last).await?;
     // It may be much, and the thread of control serves others meanwhile.
     let text = tokio::task::spawn_blocking(move || {
         let records: Vec<&Record> = records.iter().map(Arc::as_ref).collect();

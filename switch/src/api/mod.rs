@@ -106,11 +106,18 @@ pub trait Control: Clone + Send + Sync + 'static {
     fn ledger(&self, settle: Option<Duration>) -> impl Future<Output = LedgerReport> + Send;
     /// What did not arrive, by port, side and reason; only what is not zero.
     fn drops(&self) -> impl Future<Output = Vec<DropInfo>> + Send;
+    /// What was dropped in a time, as the history has it: by the minute.
+    fn drops_between(
+        &self,
+        since: Option<Timestamp>,
+        until: Option<Timestamp>,
+    ) -> impl Future<Output = Result<Vec<DropInfo>, ControlError>> + Send;
     /// Everything that metrics tell.
     fn sample(&self) -> impl Future<Output = Result<metrics::Sample, ControlError>> + Send;
-    /// Conversations that go on and that ended not long ago: of those that are asked for the `last`, by the time of their last
-    /// frame.
-    fn flows(&self, filter: Filter, last: usize) -> impl Future<Output = Vec<Arc<Record>>> + Send;
+    /// Conversations that go on and that ended: of those that are asked for the `last`, by the time of their last frame. Who names no
+    /// time asks for what is in memory.
+    fn flows(&self, filter: Filter, last: usize)
+    -> impl Future<Output = Result<Vec<Arc<Record>>, ControlError>> + Send;
     /// Records from now on, as conversations end.
     fn follow_flows(&self) -> broadcast::Receiver<Arc<Record>>;
     /// A follower was too slow for so many records.
@@ -129,4 +136,6 @@ pub trait Control: Clone + Send + Sync + 'static {
     fn status(&self) -> impl Future<Output = Status> + Send;
     /// Whether it forwards.
     fn is_ready(&self) -> bool;
+    /// Whether flows are read: a defect of ours may have ended that.
+    fn is_observing(&self) -> bool;
 }

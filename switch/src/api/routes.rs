@@ -21,8 +21,7 @@ use super::schema::{
 use super::{Control, ControlError};
 use crate::config::{PortTable, StationMac};
 use crate::events::{Event, EventKind};
-use crate::flow::Record;
-use crate::flow::filter::parse_time;
+use crate::flow::{Record, filter};
 use crate::names::{Holder, NoSubject, Subject};
 use crate::port::spec::{Origin, PortName, PortSpec};
 
@@ -210,21 +209,38 @@ async fn ledger<C: Control>(State(room): State<Room<C>>, Options(options): Optio
     Json(room.control.ledger(settle).await)
 }
 
-/// What did not arrive. With `follow`: as `application/x-ndjson`, what is dropped from now on.
+/// What did not arrive; with `since` or `until` what did not in that time. With `follow`: as `application/x-ndjson`, what is dropped from now on.
 #[utoipa::path(get, path = "/v1/drops", params(Follow),
-    responses((status = 200, body = Vec<DropInfo>), (status = 503, body = Problem)))]
+    responses((status = 200, body = Vec<DropInfo>), (status = 422, body = Problem), (status = 503, body = Problem)))]
 async fn drops<C: Control>(
     State(room): State<Room<C>>,
     Options(options): Options<Follow>,
 ) -> Result<Response, Refusal> {
-    if options.follow {
+    let time = |flag: &str, asked: Option<&String>| {
+        let read = |text: &String| {
+            filter::time(text, Timestamp::now()).ok_or_else(|| {
+                let text = text.escape_default();
+                ControlError::Invalid(format!("--{flag}: '{text}' is not {}", filter::A_TIME))
+            })
+        };
+        asked.map(read).transpose()
+    };
+    let (since, until) = (time("since", options.since.as_ref())?, time("until", options.until.as_ref())?);
+    if options.follow && (since.is_some() || until.is_some()) {
+        let message = "what is followed begins now; leave --since and --until out, or --follow";
+        return Err(ControlError::Invalid(message.to_owned()).into());
+    }
+    if since.is_some() || until.is_some() {
+        Ok(Json(room.control.drops_between(since, until).await?).into_response())
+    } else if options.follow {
         follow_drops(room.control, &room.followers).await
     } else {
         Ok(Json(room.control.drops().await).into_response())
     }
 }
 
-/// Conversations that go on and that ended not long ago, by the time of their last frame. A filter's word repeated is OR,
+/// Conversations that go on and that ended not long ago, by the time of their last frame; with `since` or `until` also those that the
+/// history has and memory has no longer. A filter's word repeated is OR,
 /// different ones are AND, and each may be negated as `not-port`, `not-ip`, …. With `follow`: as `application/x-ndjson`, those
 /// that end from now on; a reader that is too slow finds a line `{"lost": N}` in the place of what it missed.
 #[utoipa::path(get, path = "/v1/flows",
@@ -240,6 +256,7 @@ async fn drops<C: Control>(
         ("verdict" = Option<Vec<String>>, Query, description = "`forwarded`, `flooded` or `dropped`"),
         ("drop-reason" = Option<Vec<String>>, Query, description = "A drop reason's label"),
         ("since" = Option<String>, Query, description = "A time (RFC 3339) or how long ago (`90s`, `5m`, `2h`, `1d`)"),
+        ("until" = Option<String>, Query, description = "Only what has its last frame before: a time or how long ago"),
         ("last" = Option<u32>, Query, description = "So many at most: 1 to 200000, 1000 by default"),
         ("follow" = Option<bool>, Query, description = "Go on, with what ends from now on"),
     ),
@@ -289,7 +306,7 @@ async fn who<C: Control>(
     Options(options): Options<Who>,
 ) -> Answer<Vec<Holder>> {
     let subject: Subject = subject.parse().map_err(|error: NoSubject| ControlError::Invalid(error.to_string()))?;
-    let at = options.at.map(|at| parse_time(&at, Timestamp::now())).transpose();
+    let at = options.at.map(|at| filter::parse_time(&at, Timestamp::now())).transpose();
     let at = at.map_err(|wrong| ControlError::Invalid(format!("at: {wrong}")))?;
     Ok(Json(room.control.who(subject, at).await))
 }

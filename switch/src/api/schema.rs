@@ -6,6 +6,7 @@ use serde::{Deserialize, Serialize};
 use switch_common::Tally;
 use utoipa::{IntoParams, ToSchema};
 
+use crate::history::HistoryStatus;
 use crate::port::spec::{Mac, Origin, PortName, PortState, Role};
 
 /// Frames and what they weigh.
@@ -218,6 +219,12 @@ pub struct Status {
     /// Why frames that the kernel itself drops are not counted; absent when they are.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub kernel_drops_problem: Option<String>,
+    /// Why flows are not read any more; absent when they are.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub observer_problem: Option<String>,
+    /// How the history fares; absent when none is kept.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub history: Option<HistoryStatus>,
     /// Ports it has.
     pub ports: u64,
     /// Stations it knows.
@@ -301,12 +308,16 @@ pub struct Settle {
 }
 
 /// How to list drops.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize, IntoParams)]
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize, IntoParams)]
 #[serde(deny_unknown_fields, default)]
 #[into_params(parameter_in = Query)]
 pub struct Follow {
     /// Go on: one JSON object per line for what is dropped from now on.
     pub follow: bool,
+    /// From the history, by the minute: what was dropped since a time (RFC 3339), or since so long ago (`90s`, `5m`, `2h`, `1d`).
+    pub since: Option<String>,
+    /// From the history: what was dropped before a time, or before so long ago.
+    pub until: Option<String>,
 }
 
 /// When.

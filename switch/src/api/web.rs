@@ -52,7 +52,11 @@ async fn metrics<C: Control>(State(scraper): State<Scraper<C>>) -> Response {
 }
 
 async fn ready<C: Control>(State(control): State<C>) -> (StatusCode, &'static str) {
-    if control.is_ready() { (StatusCode::OK, "ready\n") } else { (StatusCode::SERVICE_UNAVAILABLE, "not ready\n") }
+    match (control.is_ready(), control.is_observing()) {
+        (true, true) => (StatusCode::OK, "ready\n"),
+        (true, false) => (StatusCode::OK, "ready, but flows are not observed; see the log for why\n"),
+        (false, _) => (StatusCode::SERVICE_UNAVAILABLE, "not ready\n"),
+    }
 }
 
 /// The instance's name is an interface name: letters, digits, `.`, `_`, `:`, `@` and `-`, so it needs no escaping.

@@ -103,6 +103,7 @@ fn stations_drops_and_ledger_are_asked_for() {
         ("-o json fdb flush --port tap1", 0),
         ("drops", 0),
         ("-o jsonl drops", 0),
+        ("drops --since 2h --until 2026-11-22T07:00:00Z", 0),
         ("flows", 0),
         ("-o wide flows --last 5 --not --port tap1 --since 5m", 0),
         ("-o jsonl flows --ip 198.18.0.0/15", 0),

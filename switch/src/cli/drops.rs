@@ -1,11 +1,15 @@
 //! `weft drops`: what did not arrive, and why.
 
+use std::fmt::Write as _;
+
 use clap::Args;
+use jiff::Timestamp;
 
 use super::Global;
 use super::output::{Column, Format, print, render};
 use crate::api::schema::{DropInfo, Sample, Side};
 use crate::describe::describe;
+use crate::flow::filter;
 
 /// List frames that did not arrive, by port and reason
 #[derive(Args, Debug)]
@@ -13,6 +17,12 @@ pub(super) struct Options {
     /// Go on: what is dropped from now on, and frames of it, looked at once a second
     #[arg(short, long)]
     follow: bool,
+    /// Since a time, or so long ago, by the minute: 2026-11-22T07:00:00Z, or 90s, 5m, 2h, 1d
+    #[arg(long, value_name = "TIME", value_parser = time, conflicts_with = "follow")]
+    since: Option<Timestamp>,
+    /// Before a time, or so long ago
+    #[arg(long, value_name = "TIME", value_parser = time, conflicts_with = "follow")]
+    until: Option<Timestamp>,
 }
 
 pub(super) async fn run(global: &Global, options: &Options) -> anyhow::Result<()> {
@@ -21,9 +31,18 @@ pub(super) async fn run(global: &Global, options: &Options) -> anyhow::Result<()
         let format = global.output;
         return client.follow("/v1/drops?follow=true", |line| one_line(format, line)).await;
     }
-    let drops: Vec<DropInfo> = client.get("/v1/drops").await?;
+    let mut query = String::new();
+    for (word, time) in [("since", options.since), ("until", options.until)] {
+        let Some(time) = time else { continue };
+        write!(query, "{}{word}={time}", if query.is_empty() { '?' } else { '&' })?;
+    }
+    let drops: Vec<DropInfo> = client.get(&format!("/v1/drops{query}")).await?;
     print(&render(global.output, &drops, COLUMNS)?)?;
     Ok(())
+}
+
+fn time(text: &str) -> Result<Timestamp, String> {
+    filter::time(text, Timestamp::now()).ok_or_else(|| format!("take {}", filter::A_TIME))
 }
 
 fn one_line(format: Format, line: &str) -> anyhow::Result<()> {

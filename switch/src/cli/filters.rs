@@ -56,6 +56,7 @@ fn describe(field: Field) -> (&'static str, &'static str) {
         Field::Verdict => ("VERDICT", "forwarded, flooded or dropped"),
         Field::DropReason => ("REASON", "A drop reason, as `weft drops` shows them"),
         Field::Since => ("TIME", "With a frame since: 2026-11-22T07:00:00Z, or 90s, 5m, 2h, 1d ago"),
+        Field::Until => ("TIME", "With the last frame before: a time or how long ago, as for --since"),
     }
 }
 

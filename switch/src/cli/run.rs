@@ -58,13 +58,15 @@ pub(super) fn run(global: &Global, options: Options) -> anyhow::Result<()> {
 /// The command line over the file over the defaults.
 pub(super) fn runtime(global: &Global, options: Options, config: Config) -> Runtime {
     let Config { file, ports } = config;
+    let state_dir = state_dir(&options.state_dir, &global.name);
     Runtime {
         name: global.name.clone(),
         socket: global.socket(),
         datapath: options.datapath.unwrap_or(file.switch.datapath).into(),
         hook: options.hook,
         metrics: options.metrics.unwrap_or(file.metrics.listen).0,
-        state_dir: state_dir(&options.state_dir, &global.name),
+        history: file.history.history(&state_dir),
+        state_dir,
         on_stop: options.on_stop,
         ports,
         aging: Duration::from_secs(file.switch.aging_secs.get().into()),

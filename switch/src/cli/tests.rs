@@ -95,6 +95,9 @@ fn the_command_line_is_above_the_file_and_the_file_above_the_defaults() {
     assert_eq!(defaults.state_dir, Path::new("/var/lib/weft/weft0"));
     assert_eq!((defaults.on_stop, defaults.hook), (OnStop::Remove, Hook::Auto));
     assert_eq!(defaults.flow_log, None);
+    let history = defaults.history.unwrap();
+    assert_eq!(history.path, Path::new("/var/lib/weft/weft0/history.sqlite"));
+    assert_eq!((history.max_age, history.max_bytes), (Duration::from_hours(720), 1 << 30));
     assert_eq!((defaults.aging, defaults.stations_max), (Duration::from_mins(5), 65_536));
 
     let file = "[switch]\ndatapath = \"userspace\"\naging_secs = 9\n[metrics]\nlisten = \"[::1]:1\"\n\
@@ -120,6 +123,8 @@ fn the_command_line_is_above_the_file_and_the_file_above_the_defaults() {
 #[test]
 fn what_cannot_be_asked_for_is_refused_before_anybody_is_asked() {
     for wrong in [
+        "drops --since soon",
+        "drops --follow --since 2h",
         "port add a",
         "port add a --netdev x --tap y",
         "port add a --tap x --wait",

@@ -8,6 +8,7 @@ use serde::{Deserialize, Serialize};
 use toml::Spanned;
 
 use super::flow_table::FlowsTable;
+use super::history_table::HistoryTable;
 use super::names_table::{EventsTable, NamesTable};
 use super::port_table::{Fault, PortTable};
 use super::runtime::{AGING_SECS, DatapathChoice, Metrics, Runtime, STATIONS_MAX};
@@ -58,6 +59,8 @@ pub struct File {
     pub names: NamesTable,
     /// What is told of events.
     pub events: EventsTable,
+    /// What is kept of the past.
+    pub history: HistoryTable,
     /// Its ports.
     #[serde(skip_serializing_if = "Vec::is_empty")]
     pub port: Vec<PortTable>,
@@ -132,6 +135,7 @@ impl File {
             flows: FlowsTable::describe(&runtime.flows, runtime.flow_log.as_ref())?,
             names,
             events,
+            history: HistoryTable::describe(runtime.history.as_ref())?,
             port: ports.iter().map(PortTable::try_from).collect::<Result<_, _>>()?,
         })
     }

@@ -6,6 +6,7 @@
 
 mod file;
 mod flow_table;
+mod history_table;
 mod names_table;
 mod port_table;
 mod runtime;
@@ -13,11 +14,12 @@ mod values;
 
 pub use file::{Config, ConfigError, File, MetricsTable, SwitchTable};
 pub use flow_table::{FlowsTable, LogTable};
+pub use history_table::{Age, HistoryTable};
 pub use names_table::{EventsTable, Names, NamesTable};
 pub use port_table::{Fault, FloodRate, Mtu, PortTable, StationLimit, placed};
 pub use runtime::{
-    AGING_SECS, Datapath, DatapathChoice, Flows, Hook, LogConfig, LogFormat, LogLevel, METRICS_LISTEN, Metrics, NAME,
-    OnStop, Runtime, STATE_DIR, STATIONS_MAX, socket_path, state_dir,
+    AGING_SECS, Datapath, DatapathChoice, Flows, HistoryConfig, Hook, LogConfig, LogFormat, LogLevel, METRICS_LISTEN,
+    Metrics, NAME, OnStop, Runtime, STATE_DIR, STATIONS_MAX, socket_path, state_dir,
 };
 pub use values::{Bounded, Cidr, FilePath, Netns, StationMac};
 

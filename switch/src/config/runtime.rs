@@ -37,6 +37,13 @@ pub(super) const LOG_MAX_MIB: u32 = 64;
 /// How many full files of the flow log are kept by default.
 pub(super) const LOG_FILES: u32 = 8;
 
+/// The history's file by default, in the state directory.
+pub(super) const HISTORY_FILE: &str = "history.sqlite";
+/// How old what is kept in the history becomes by default, in days.
+pub(super) const HISTORY_MAX_AGE_DAYS: u64 = 30;
+/// How large the history becomes by default, in MiB.
+pub(super) const HISTORY_MAX_MIB: u32 = 1024;
+
 /// The socket of an instance.
 pub fn socket_path(name: &IfName) -> PathBuf {
     PathBuf::from(format!("/run/weft/{name}.sock"))
@@ -215,6 +222,8 @@ pub struct Runtime {
     pub flow_log: Option<LogConfig>,
     /// What is kept of who is who, and what is told of events.
     pub names: Names,
+    /// Where what ended, was dropped and happened is kept, if at all.
+    pub history: Option<HistoryConfig>,
     /// The file, to be read again at SIGHUP.
     pub config_path: Option<PathBuf>,
 }
@@ -265,6 +274,17 @@ pub struct LogConfig {
     pub max_bytes: u64,
     /// Full files kept, beside the one that is written.
     pub files: u32,
+}
+
+/// Where the history is kept, and how much of it.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct HistoryConfig {
+    /// The file; `-wal` and `-shm` are beside it.
+    pub path: PathBuf,
+    /// What is older goes.
+    pub max_age: Duration,
+    /// The oldest goes when it would take more.
+    pub max_bytes: u64,
 }
 
 impl LogConfig {

@@ -62,6 +62,11 @@ fn runtime() -> Runtime {
         flows: Flows { max: 1000, per_port: 77, ..Flows::default() },
         flow_log: Some(LogConfig { path: PathBuf::from("/var/log/f"), max_bytes: 3 << 20, files: 2 }),
         names: Names { hearing: None, ..Names::default() },
+        history: Some(HistoryConfig {
+            path: PathBuf::from("/var/lib/h.sqlite"),
+            max_age: Duration::from_secs(90),
+            max_bytes: 16 << 20,
+        }),
         config_path: None,
     }
 }
@@ -81,6 +86,9 @@ fn what_is_exported_can_be_applied_and_is_the_same() {
     assert_eq!(again.file.flows.flows(), runtime().flows);
     assert_eq!(again.file.flows.log(), runtime().flow_log);
     assert_eq!(Names::of(&again.file.names, &again.file.events), runtime().names);
+    assert_eq!(again.file.history.history(Path::new("/elsewhere")), runtime().history);
+    let none = File::describe(&Runtime { history: None, ..runtime() }, &[]).unwrap();
+    assert_eq!(none.history.history(Path::new("/s")), None);
 }
 
 /// Refused texts: what is wrong, where, and words of the message.
@@ -104,6 +112,14 @@ const WRONG: &[(&str, usize, usize, &str)] = &[
     ("[flows.log]\npath = \"/f\"\nmax_mib = 0\n", 3, 11, "take a number from 1 to 1048576"),
     ("[flows.log]\npath = \"/f\"\nfiles = 1000\n", 3, 9, "take a number from 1 to 999"),
     ("[flows.log]\npath = \"/f\"\nsize = 1\n", 3, 1, "unknown field `size`"),
+    (
+        "[history]\nmax_age = \"soon\"\n",
+        2,
+        11,
+        "'soon' is not a length of time from 1s to 36500d; write it as 12h or 30d",
+    ),
+    ("[history]\nmax_mib = 1\n", 2, 11, "1 is out of range; take a number from 16 to 1048576"),
+    ("[history]\npath = \"h.sqlite\"\n", 2, 8, "'h.sqlite' is not the absolute path of a file"),
     ("[flows]\nenabled = false\n[flows.log]\npath = \"/f\"\n", 4, 8, "there is nothing to log"),
     ("[names]\nbindings_max = 5\n", 2, 16, "take a number from 16 to 262144"),
     ("[names]\nduplicate_secs = 0\n", 2, 18, "take a number from 1 to 86400"),

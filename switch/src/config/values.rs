@@ -40,6 +40,14 @@ macro_rules! text_type {
                 value.to_string()
             }
         }
+    };
+}
+pub(super) use text_type;
+
+/// The same for what is kept as it is shown.
+macro_rules! shown_type {
+    ($name:ident, $expected:literal) => {
+        text_type!($name, $expected);
 
         impl fmt::Display for $name {
             fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
@@ -53,7 +61,7 @@ macro_rules! text_type {
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Serialize)]
 #[serde(into = "String")]
 pub struct StationMac(Mac);
-text_type!(StationMac, "a MAC address");
+shown_type!(StationMac, "a MAC address");
 
 impl StationMac {
     /// The address.
@@ -87,7 +95,7 @@ impl TryFrom<Mac> for StationMac {
 #[derive(Clone, Debug, PartialEq, Eq, Serialize)]
 #[serde(into = "String")]
 pub struct Cidr(String);
-text_type!(Cidr, "an IP address with its prefix length");
+shown_type!(Cidr, "an IP address with its prefix length");
 
 impl FromStr for Cidr {
     type Err = String;
@@ -111,7 +119,7 @@ impl FromStr for Cidr {
 #[derive(Clone, Debug, PartialEq, Eq, Serialize)]
 #[serde(into = "String")]
 pub struct Netns(String);
-text_type!(Netns, "a network namespace");
+shown_type!(Netns, "a network namespace");
 
 impl FromStr for Netns {
     type Err = String;
@@ -133,7 +141,7 @@ impl FromStr for Netns {
 #[derive(Clone, Debug, PartialEq, Eq, Serialize)]
 #[serde(into = "String")]
 pub struct FilePath(String);
-text_type!(FilePath, "the absolute path of a file");
+shown_type!(FilePath, "the absolute path of a file");
 
 impl FilePath {
     /// The path.

@@ -137,9 +137,16 @@ impl Control {
     /// Counters of a port that is to begin at 0. Frames of an earlier port of this id are settled or booked as lost first, or
     /// the switch's sums would hold them in flight for ever.
     async fn reset_counters(&mut self, id: PortId) {
+        // An earlier port of this id has gone altogether before this one begins, its name too.
+        if self.gone.contains(&id) {
+            self.end_flows().await;
+        }
+        if self.leaving.remove(&id) {
+            self.observer.has_caught_up().await;
+        }
         // One that a daemon took away and did not live to clear up has left its flows.
         if self.has_flows(id) {
-            self.observer.port_gone(id).await;
+            self.observer.ports_gone(vec![id]).await;
         }
         // They are of the epoch that is, or of the one that was being closed just now: two turns close both.
         for _ in 0..2 {
@@ -270,15 +277,27 @@ impl Control {
         self.tell(port.id, &port.spec, PortState::Absent, None).await
     }
 
-    /// Removes a port and restores its netdev; the caller saves.
+    /// Has the flows ended of all ports that were removed since the last time. What it returns waits for that, without a need of control:
+    /// reading a large table takes its time, and nobody else is to wait for it.
+    pub(super) fn end_flows(&mut self) -> impl Future<Output = ()> + Send + use<> {
+        let gone = std::mem::take(&mut self.gone);
+        self.leaving.extend(&gone);
+        let ended = (!gone.is_empty()).then(|| self.observer.ports_gone(gone));
+        async move {
+            if let Some(ended) = ended {
+                ended.await;
+            }
+        }
+    }
+
+    /// Removes a port and restores its netdev; the caller saves, and calls [`Self::end_flows`].
     pub(super) async fn remove(&mut self, name: &PortName) -> Result<(), ControlError> {
         let mut port = self.ports.remove(name).ok_or_else(|| errors::no_such_port(name))?;
         let detached = self.detach(&mut port).await;
         if let Err(error) = self.commands.ask(|done| Command::RemovePort { port: port.id, done }).await {
             tracing::error!(port = %name, %error, "the loop could not be told");
         }
-        self.observer.port_gone(port.id).await;
-        self.observer.forget_name(port.id);
+        self.gone.push(port.id);
         tracing::info!(port = %name, id = %port.id, "port removed");
         detached
     }

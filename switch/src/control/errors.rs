@@ -11,6 +11,19 @@ pub(super) fn no_such_port(name: &PortName) -> ControlError {
     ControlError::NotFound(format!("there is no port '{name}'; see 'weft port list'"))
 }
 
+/// The observer's thread has ended by a defect.
+pub(super) fn no_observer() -> ControlError {
+    ControlError::Failed(NO_OBSERVER.to_owned())
+}
+
+/// What is said when the observer's thread has ended.
+pub(super) const NO_OBSERVER: &str = "the observer has ended; see the log for why, and restart the daemon";
+
+/// None is kept.
+pub(super) fn no_history() -> ControlError {
+    ControlError::Invalid("no history is kept; say enabled = true in [history], and restart the daemon".to_owned())
+}
+
 impl From<Ended> for ControlError {
     fn from(error: Ended) -> Self {
         Self::Failed(error.to_string())

@@ -5,10 +5,11 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::{Duration, Instant};
 
 use jiff::Timestamp;
-use tokio::sync::{Mutex, broadcast};
+use switch_common::DropReason;
+use tokio::sync::{Mutex, MutexGuard, broadcast};
 use tokio::task::JoinHandle;
 
-use super::{Control, ControlError, Port, accounts, lost};
+use super::{Control, ControlError, Port, accounts, errors, lost};
 use crate::api::schema::{Diff, DropInfo, LedgerReport, PortInfo, StationInfo, Status};
 use crate::api::{self, Witnessed};
 use crate::clerk::Clerk;
@@ -18,6 +19,7 @@ use crate::dataplane::thread::now;
 use crate::events::{Event, EventFilter, Events};
 use crate::evidence::Evidence;
 use crate::flow::{Filter, Record};
+use crate::history::{DroppedSince, History, HistoryError};
 use crate::metrics::Sample;
 use crate::metrics::process::Process;
 use crate::names::{Holder, Subject};
@@ -27,6 +29,8 @@ use crate::port::spec::{Mac, PortName, PortSpec};
 
 /// Evidence that waits for a slow follower at most.
 const EVIDENCE_KEPT: usize = 4096;
+/// How often [`Handle::keep_drops`] is to be called.
+pub const LOOK_AT_DROPS_EVERY: Duration = Duration::from_mins(1);
 
 /// A cheap clone of the way to control.
 #[derive(Clone)]
@@ -35,6 +39,7 @@ pub struct Handle {
     observer: Observer,
     events: Events,
     clerk: Clerk,
+    history: Option<History>,
     ready: Arc<AtomicBool>,
     started: Instant,
     evidence: broadcast::Sender<Arc<Witnessed>>,
@@ -47,6 +52,7 @@ impl Handle {
             observer: control.observer.clone(),
             events: control.events.clone(),
             clerk: control.clerk.clone(),
+            history: control.history.clone(),
             control: Arc::new(Mutex::new(control)),
             ready: Arc::new(AtomicBool::new(false)),
             started: Instant::now(),
@@ -81,6 +87,14 @@ impl Handle {
         lost::look(&self.control).await;
     }
 
+    /// Has the history keep what was dropped since the look before.
+    pub async fn keep_drops(&self) {
+        if let Some(history) = &self.history {
+            let drops = self.control.lock().await.drop_infos();
+            history.offer_drops(Timestamp::now(), drops);
+        }
+    }
+
     /// Looks at every netdev anew.
     pub async fn look_at_all(&self) {
         self.control.lock().await.look_at_all().await;
@@ -105,18 +119,38 @@ impl api::Control for Handle {
 
     async fn add_port(&self, spec: PortSpec, may_exist: bool, wait: bool) -> Result<PortInfo, ControlError> {
         let control = Arc::clone(&self.control);
-        finish(tokio::spawn(async move { control.lock().await.add_and_save(spec, may_exist, wait).await })).await
+        finish(tokio::spawn(async move {
+            let mut control = control.lock().await;
+            let added = control.add_and_save(spec, may_exist, wait).await;
+            flows_ended(control, added).await
+        }))
+        .await
     }
 
     async fn remove_port(&self, name: &PortName, if_exists: bool) -> Result<(), ControlError> {
+        // Its counters go with it.
+        self.keep_drops().await;
         let name = name.clone();
         let control = Arc::clone(&self.control);
-        finish(tokio::spawn(async move { control.lock().await.remove_and_save(&name, if_exists).await })).await
+        finish(tokio::spawn(async move {
+            let mut control = control.lock().await;
+            let removed = control.remove_and_save(&name, if_exists).await;
+            flows_ended(control, removed).await
+        }))
+        .await
     }
 
     async fn apply(&self, ports: Vec<PortSpec>, dry_run: bool, prune: bool) -> Result<Diff, ControlError> {
+        if !dry_run {
+            self.keep_drops().await;
+        }
         let control = Arc::clone(&self.control);
-        finish(tokio::spawn(async move { control.lock().await.apply(&ports, dry_run, prune).await })).await
+        finish(tokio::spawn(async move {
+            let mut control = control.lock().await;
+            let applied = control.apply(&ports, dry_run, prune).await;
+            flows_ended(control, applied).await
+        }))
+        .await
     }
 
     async fn export(&self) -> config::File {
@@ -174,6 +208,27 @@ impl api::Control for Handle {
         self.control.lock().await.drop_infos()
     }
 
+    async fn drops_between(
+        &self,
+        since: Option<Timestamp>,
+        until: Option<Timestamp>,
+    ) -> Result<Vec<DropInfo>, ControlError> {
+        let history = self.history.as_ref().ok_or_else(errors::no_history)?;
+        let now = self.drops().await;
+        history.offer_drops(Timestamp::now(), now.clone());
+        let rows = history.drops(since, until).await.map_err(failed)?;
+        let described = |label: &str| {
+            let ours = DropReason::ALL.iter().find(|reason| reason.label() == label);
+            let kernels = || now.iter().find(|drop| drop.reason == label).map(|drop| drop.description.clone());
+            ours.map_or_else(|| kernels().unwrap_or_default(), |reason| reason.describe().trim().to_owned())
+        };
+        let info = |DroppedSince { port, side, reason, frames, bytes }: DroppedSince| {
+            let description = described(&reason);
+            DropInfo { port, side, reason, description, frames, bytes, evidence: Vec::new() }
+        };
+        Ok(rows.into_iter().map(info).collect())
+    }
+
     async fn sample(&self) -> Result<Sample, ControlError> {
         let begin = Instant::now();
         let (mut sample, commands, stations_max) = {
@@ -188,8 +243,12 @@ impl api::Control for Handle {
         Ok(sample)
     }
 
-    async fn flows(&self, filter: Filter, last: usize) -> Vec<Arc<Record>> {
-        self.observer.records(filter, last).await
+    async fn flows(&self, filter: Filter, last: usize) -> Result<Vec<Arc<Record>>, ControlError> {
+        let remembered = self.observer.records(filter.clone(), last).await.ok_or_else(errors::no_observer)?;
+        match &self.history {
+            Some(history) => history.complete(remembered, filter, last).await.map_err(failed),
+            None => Ok(remembered.records),
+        }
     }
 
     fn follow_flows(&self) -> broadcast::Receiver<Arc<Record>> {
@@ -231,6 +290,8 @@ impl api::Control for Handle {
             hook: control.reflex.hook().to_string(),
             uptime_secs: self.started.elapsed().as_secs(),
             ready: self.is_ready(),
+            observer_problem: (!self.observer.is_alive()).then(|| errors::NO_OBSERVER.to_owned()),
+            history: self.history.as_ref().map(History::status),
             kernel_drops_problem: control.reflex.kernel_drops_problem().map(str::to_owned),
             config: control.runtime.config_path.as_ref().map(|path| path.display().to_string()),
             ports: control.ports.len() as u64,
@@ -238,9 +299,30 @@ impl api::Control for Handle {
         }
     }
 
+    fn is_observing(&self) -> bool {
+        self.observer.is_alive()
+    }
+
     fn is_ready(&self) -> bool {
         self.ready.load(Ordering::Acquire)
     }
+}
+
+/// Lets go of control, and then waits until the flows of ports that were removed have ended: when it is answered that a port is gone,
+/// its conversations are told.
+async fn flows_ended<T>(
+    mut control: MutexGuard<'_, Control>,
+    changed: Result<T, ControlError>,
+) -> Result<T, ControlError> {
+    let ended = control.end_flows();
+    drop(control);
+    ended.await;
+    changed
+}
+
+#[expect(clippy::needless_pass_by_value, reason = "what `map_err` hands over")]
+fn failed(error: HistoryError) -> ControlError {
+    ControlError::Failed(error.to_string())
 }
 
 /// Waits for a change that goes on to its end even if the asker has gone: one that is dropped half way would leave a

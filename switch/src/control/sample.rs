@@ -10,6 +10,7 @@ use super::attachment::shown_netdev;
 use super::{Control, Port};
 use crate::api::schema::Side;
 use crate::dataplane::commands::Census;
+use crate::history::History;
 use crate::metrics::sample::{DropSample, MapSample, PortSample, ProgramSample, Sample, Stage};
 use crate::observer::Losses;
 use crate::port::PortState;
@@ -49,6 +50,8 @@ impl Control {
             (Stage::Sweep, sweeps),
             (Stage::Names, ports.iter().map(|port| port.heard.limited + port.heard.lost).sum()),
             (Stage::Events, events.follow_lost + self.sighted.sums().lost),
+            (Stage::Notes, self.notes.lost()),
+            (Stage::History, self.history.as_ref().map_or(0, History::lost)),
         ];
         let map = |map, entries, entries_max| MapSample { map, entries, entries_max };
         let (flows4, flows6) = seen.flows_max;
@@ -71,6 +74,13 @@ impl Control {
             clerk,
             lost,
             maps,
+            threads: [
+                ("observer", Some(self.observer.is_alive())),
+                ("history", self.history.as_ref().map(History::is_alive)),
+            ]
+            .into_iter()
+            .filter_map(|(thread, is_alive)| Some((thread, is_alive?)))
+            .collect(),
             programs: runs.map(|it| ProgramSample { name: it.program, runs: it.runs, run_time: it.run_time }).collect(),
             ..Sample::default()
         })

@@ -62,6 +62,7 @@ impl Control {
                 tracing::warn!(port = %name, %error, "while removing a port that the file no longer names");
             }
         }
+        self.end_flows().await;
         let changed = diff.change.iter().map(|change| &change.name);
         for name in changed.chain(&diff.add) {
             let Some(spec) = wanted.iter().find(|spec| spec.name == *name) else { continue };

@@ -241,18 +241,18 @@ impl Writer {
     }
 }
 
-/// What is to be said of the log.
+/// What is to be said of what is written, and may fail.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) struct Said {
+pub(crate) struct Said {
     /// Records lost since it was last spoken of.
-    pub(super) lost: u64,
+    pub(crate) lost: u64,
     /// It cannot be written now.
-    pub(super) failing: bool,
+    pub(crate) failing: bool,
 }
 
 /// When it was last spoken of, and how things were.
 #[derive(Debug, Default)]
-pub(super) struct Telling {
+pub(crate) struct Telling {
     at: Option<Instant>,
     lost: u64,
     failing: bool,
@@ -260,7 +260,7 @@ pub(super) struct Telling {
 
 impl Telling {
     /// What there is to say, if there is something and the last time was long enough ago.
-    pub(super) fn say(&mut self, lost: u64, failing: bool, now: Instant) -> Option<Said> {
+    pub(crate) fn say(&mut self, lost: u64, failing: bool, now: Instant) -> Option<Said> {
         let news = failing || lost > self.lost || self.failing;
         let due = self.at.is_none_or(|at| now.saturating_duration_since(at) >= TELL_EVERY);
         if !(news && due) {

@@ -10,6 +10,7 @@ mod rotation;
 mod schema;
 
 pub use self::log::{FlowLog, LogCounts, OpenError};
+pub(crate) use self::log::{Said, Telling};
 pub use hubble::hubble;
 pub use schema::{PAGE_FILE, SCHEMA_FILE, flow_record_page, flow_record_schema};
 

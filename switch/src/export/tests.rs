@@ -13,6 +13,7 @@ use serde_json::{Value, json};
 
 use super::*;
 use crate::config::LogConfig;
+use crate::flow::Labels;
 
 /// The conversation that the page about records shows.
 fn sample() -> Record {
@@ -63,7 +64,7 @@ const HOSTILE: &[&str] = &[
 #[test]
 fn a_line_is_one_line_of_valid_json_whatever_the_labels_are() {
     for hostile in HOSTILE {
-        let labels = BTreeMap::from([((*hostile).to_owned(), (*hostile).to_owned())]);
+        let labels = Labels::new(BTreeMap::from([((*hostile).to_owned(), (*hostile).to_owned())]));
         let record = Record { source_labels: labels.clone(), destination_labels: labels, ..sample() };
         let line = line(&record);
         assert_eq!((line.matches('\n').count(), line.ends_with('\n')), (1, true), "{line:?}");

@@ -8,6 +8,8 @@
 //! once, when a conversation is first seen, so a clock that jumps neither turns a record round nor stretches it. The time of
 //! the last frame is as fine as a jiffy.
 
+use std::collections::HashSet;
+
 use jiff::Timestamp;
 use serde::{Deserialize, Serialize};
 use switch_common::flow::{FlowValue, MARK_OPENED, MARK_SYN_AGAIN, TCP_FIN, TCP_RST};
@@ -192,9 +194,9 @@ impl Live {
         self.halves().map(|half| u32::from(half.entries)).sum()
     }
 
-    /// Whether a port is one of its own.
-    pub(super) fn is_at(&self, port: u16) -> bool {
-        self.halves().any(|half| half.ingress == port || half.egress == port)
+    /// Whether one of the ports is one of its own.
+    pub(super) fn is_at(&self, ports: &HashSet<u16>) -> bool {
+        self.halves().any(|half| ports.contains(&half.ingress) || ports.contains(&half.egress))
     }
 
     /// A SYN that nobody answered.

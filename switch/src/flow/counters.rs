@@ -8,7 +8,7 @@ use switch_common::flow::FlowValue;
 pub struct Counters {
     /// Frames, wire frames and bytes, dropped ones included.
     pub tally: Tally,
-    /// Of the frames: those that the reflex dropped.
+    /// Of the frames: those that were dropped as they came in.
     pub dropped_frames: u64,
     /// TCP payload bytes below the highest seen before.
     pub retransmitted_bytes: u64,

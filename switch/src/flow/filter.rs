@@ -12,6 +12,7 @@ use jiff::{SignedDuration, Timestamp};
 use switch_common::{DropReason, MacAddr};
 
 use super::conversation::Verdict;
+use super::facts::Facts;
 use super::record::{Record, protocol_named};
 
 /// What can be asked for. The names are those of the flags of `weft flows`.
@@ -39,11 +40,13 @@ pub enum Field {
     DropReason,
     /// Whose last frame came since: a time (RFC 3339), or how long ago (`90s`, `5m`, `2h`, `1d`).
     Since,
+    /// Whose last frame came before: a time, as for [`Self::Since`]. So two neighbouring spans share no record.
+    Until,
 }
 
 impl Field {
     /// All of them.
-    pub const ALL: [Self; 11] = [
+    pub const ALL: [Self; 12] = [
         Self::Port,
         Self::FromPort,
         Self::ToPort,
@@ -55,6 +58,7 @@ impl Field {
         Self::Verdict,
         Self::DropReason,
         Self::Since,
+        Self::Until,
     ];
 
     /// The flag's name.
@@ -71,6 +75,7 @@ impl Field {
             Self::Verdict => "verdict",
             Self::DropReason => "drop-reason",
             Self::Since => "since",
+            Self::Until => "until",
         }
     }
 }
@@ -99,21 +104,31 @@ pub struct Filter {
     terms: Vec<Term>,
 }
 
+/// One word of a filter.
 #[derive(Clone, Debug, PartialEq, Eq)]
-struct Term {
-    field: Field,
-    negated: bool,
-    wanted: Wanted,
+pub struct Term {
+    /// What it is about.
+    pub field: Field,
+    /// Whether it must not match.
+    pub negated: bool,
+    /// The value.
+    pub wanted: Wanted,
 }
 
 /// A value, read.
 #[derive(Clone, Debug, PartialEq, Eq)]
-enum Wanted {
+pub enum Wanted {
+    /// A name.
     Text(String),
+    /// A VLAN, or a TCP or UDP port.
     Number(u16),
+    /// A station.
     Mac(MacAddr),
+    /// Addresses.
     Network(Network),
+    /// What became of frames.
     Verdict(Verdict),
+    /// A time.
     Time(Timestamp),
 }
 
@@ -144,35 +159,55 @@ impl Filter {
         self.terms.is_empty()
     }
 
+    /// The terms.
+    pub fn terms(&self) -> &[Term] {
+        &self.terms
+    }
+
+    /// The times between which all that is asked for has its last frame, where the filter says so: from, and before.
+    pub fn span(&self) -> (Option<Timestamp>, Option<Timestamp>) {
+        let times = |field| {
+            let of_field = move |term: &&Term| term.field == field && !term.negated;
+            self.terms.iter().filter(of_field).filter_map(|term| match term.wanted {
+                Wanted::Time(time) => Some(time),
+                _ => None,
+            })
+        };
+        // The same word repeated is OR.
+        (times(Field::Since).min(), times(Field::Until).max())
+    }
+
     /// Whether a record is asked for.
     pub fn matches(&self, record: &Record) -> bool {
-        let (not, asked): (Vec<&Term>, Vec<&Term>) = self.terms.iter().partition(|term| term.negated);
-        let any_of = |field| asked.iter().any(|term: &&Term| term.field == field && term.matches(record));
-        asked.iter().all(|term| any_of(term.field)) && !not.iter().any(|term| term.matches(record))
+        self.asks_for(&Facts::from(record))
+    }
+
+    /// Whether that of which these are the facts is asked for.
+    pub fn asks_for(&self, facts: &Facts<'_>) -> bool {
+        let any_of = |field| self.terms.iter().any(|term| term.field == field && !term.negated && term.matches(facts));
+        self.terms.iter().all(|term| if term.negated { !term.matches(facts) } else { any_of(term.field) })
     }
 }
 
 impl Term {
-    fn matches(&self, record: &Record) -> bool {
-        let is = |found: Option<&String>| matches!(&self.wanted, Wanted::Text(name) if found == Some(name));
+    fn matches(&self, facts: &Facts<'_>) -> bool {
+        let is = |found: Option<&str>| matches!(&self.wanted, Wanted::Text(name) if found == Some(name));
         let counts = |found: Option<u16>| matches!(self.wanted, Wanted::Number(number) if found == Some(number));
         let holds = |found: Option<IpAddr>| matches!((&self.wanted, found), (Wanted::Network(network), Some(address)) if network.holds(address));
-        let from = Some(&record.source_port_name);
-        let to = record.destination_port_name.as_ref();
+        let (from, to) = (Some(facts.from_port.as_ref()), facts.to_port.as_deref());
         match self.field {
             Field::Port => is(from) || is(to),
             Field::FromPort => is(from),
             Field::ToPort => is(to),
-            Field::Mac => {
-                [record.source_mac, record.destination_mac].map(|mac| Wanted::Mac(mac.0)).contains(&self.wanted)
-            }
-            Field::Ip => holds(record.source_address) || holds(record.destination_address),
-            Field::Vlan => counts(record.vlan) || counts(record.inner_vlan),
-            Field::Protocol => is(record.network_transport.as_ref()) || is(Some(&record.network_type)),
-            Field::L4Port => counts(record.source_port) || counts(record.destination_port),
-            Field::Verdict => self.wanted == Wanted::Verdict(record.verdict),
-            Field::DropReason => is(record.drop_reason.as_ref()),
-            Field::Since => matches!(self.wanted, Wanted::Time(since) if record.end >= since),
+            Field::Mac => facts.macs.map(Wanted::Mac).contains(&self.wanted),
+            Field::Ip => facts.addresses.into_iter().any(holds),
+            Field::Vlan => facts.vlans.into_iter().any(counts),
+            Field::Protocol => facts.protocols.iter().any(|name| is(name.as_deref())),
+            Field::L4Port => facts.l4_ports.into_iter().any(counts),
+            Field::Verdict => self.wanted == Wanted::Verdict(facts.verdict),
+            Field::DropReason => is(facts.drop_reason.as_deref()),
+            Field::Since => matches!(self.wanted, Wanted::Time(since) if facts.end >= since),
+            Field::Until => matches!(self.wanted, Wanted::Time(until) if facts.end < until),
         }
     }
 }
@@ -210,9 +245,7 @@ impl Wanted {
                     DropReason::ALL.iter().any(|reason| reason.label() == value) || value.starts_with("kernel_");
                 if known { Ok(Self::Text(value.to_owned())) } else { Err("a drop reason, as `weft drops` shows them") }
             }
-            Field::Since => time(value, now)
-                .map(Self::Time)
-                .ok_or("a time, as 2026-11-22T07:00:00Z, or how long ago, as 90s, 5m, 2h or 1d"),
+            Field::Since | Field::Until => time(value, now).map(Self::Time).ok_or(A_TIME),
         }
     }
 }
@@ -244,12 +277,16 @@ fn is_ethertype(name: &str) -> bool {
 pub fn parse_time(text: &str, now: Timestamp) -> Result<Timestamp, String> {
     let shown = || {
         let text = text.escape_default();
-        format!("'{text}' is not a time, as 2026-11-22T07:00:00Z, or how long ago, as 90s, 5m, 2h or 1d")
+        format!("'{text}' is not {A_TIME}")
     };
     time(text, now).ok_or_else(shown)
 }
 
-fn time(text: &str, now: Timestamp) -> Option<Timestamp> {
+/// What [`time`] takes.
+pub const A_TIME: &str = "a time, as 2026-11-22T07:00:00Z, or how long ago, as 90s, 5m, 2h or 1d";
+
+/// A time, or one that is so long ago.
+pub fn time(text: &str, now: Timestamp) -> Option<Timestamp> {
     if let Ok(time) = text.parse() {
         return Some(time);
     }
@@ -262,12 +299,28 @@ fn time(text: &str, now: Timestamp) -> Option<Timestamp> {
 
 /// Addresses that begin alike.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-struct Network {
+pub struct Network {
     address: IpAddr,
     prefix: u8,
 }
 
 impl Network {
+    /// The first and the last of them.
+    pub fn range(&self) -> (IpAddr, IpAddr) {
+        match self.address {
+            IpAddr::V4(address) => {
+                let rest = u32::MAX.checked_shr(self.prefix.into()).unwrap_or(0);
+                let first = address.to_bits() & !rest;
+                (IpAddr::V4(first.into()), IpAddr::V4((first | rest).into()))
+            }
+            IpAddr::V6(address) => {
+                let rest = u128::MAX.checked_shr(self.prefix.into()).unwrap_or(0);
+                let first = address.to_bits() & !rest;
+                (IpAddr::V6(first.into()), IpAddr::V6((first | rest).into()))
+            }
+        }
+    }
+
     fn holds(&self, address: IpAddr) -> bool {
         let differ = match (self.address, address) {
             (IpAddr::V4(ours), IpAddr::V4(theirs)) => u128::from(ours.to_bits() ^ theirs.to_bits()) << 96,

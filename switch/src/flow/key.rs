@@ -8,7 +8,7 @@ use std::net::IpAddr;
 
 use switch_common::flow::{
     FLOW_ALTERNATE, FLOW_PORT_MASK, FLOW_TAG, FLOW_TAG_SERVICE, FLOW_TAG_VID, FlowKey4, FlowKey6, FlowPair, FlowTail,
-    KIND_CUT, KIND_FRAGMENT, KIND_IPV4, KIND_IPV6, KIND_LINK, KIND_MASK,
+    KIND_CUT, KIND_FRAGMENT, KIND_IPV4, KIND_IPV6, KIND_LINK, KIND_MASK, Parsed, parse,
 };
 use switch_common::{MacAddr, PORT_ID_MAX, PortId};
 
@@ -51,6 +51,29 @@ impl Hash for RawKey {
 }
 
 impl RawKey {
+    /// Of which flow a frame is that came in by a port, as the programs tell it; nothing when they cannot. `segmented`: it is a super-frame.
+    pub fn of_frame(ingress: PortId, frame: &[u8], segmented: bool) -> Option<Self> {
+        let (destination, source) = (*frame.first_chunk()?, *frame.get(6..)?.first_chunk()?);
+        let Parsed { outer, tail, addresses_at, .. } =
+            parse(frame, u32::try_from(frame.len()).unwrap_or(u32::MAX), segmented).ok()?;
+        let pair = FlowPair { destination, source, ingress: ingress.get(), outer };
+        let none = FlowKey4 { pair, source_address: [0; 4], destination_address: [0; 4], tail };
+        Some(match tail.kind & KIND_MASK {
+            KIND_IPV4 => Self::V4(FlowKey4 {
+                source_address: *frame.get(addresses_at..)?.first_chunk()?,
+                destination_address: *frame.get(addresses_at + 4..)?.first_chunk()?,
+                ..none
+            }),
+            KIND_IPV6 => Self::V6(FlowKey6 {
+                pair,
+                source_address: *frame.get(addresses_at..)?.first_chunk()?,
+                destination_address: *frame.get(addresses_at + 16..)?.first_chunk()?,
+                tail,
+            }),
+            _ => Self::V4(none),
+        })
+    }
+
     /// Stations, ingress port and outer tag, as the kernel has them.
     pub fn pair(&self) -> &FlowPair {
         match self {
@@ -85,7 +108,7 @@ impl RawKey {
     }
 
     /// The key without its life bit.
-    pub(super) fn plain(self) -> Self {
+    pub(crate) fn plain(self) -> Self {
         self.at(self.ingress())
     }
 

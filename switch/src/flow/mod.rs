@@ -19,6 +19,7 @@
 pub mod community_id;
 mod conversation;
 mod counters;
+mod facts;
 pub mod filter;
 mod half;
 mod histogram;
@@ -31,11 +32,12 @@ mod tracker;
 
 pub use conversation::{Conversation, EndReason, Verdict};
 pub use counters::Counters;
+pub use facts::Facts;
 pub use filter::{Filter, FilterError};
 pub use histogram::Histogram;
 pub use key::{FlowKey, Network, NotAKey, Ports, RawKey, Tag, Tags, Transport};
 pub use moment::{Limits, Moment};
-pub use record::{Direction, Named, Names, Record, TcpRecord};
+pub use record::{Direction, Labels, Named, Names, Record, TcpRecord};
 pub use tcp::{Handshake, Health, TcpFlags};
 pub use totals::{PAIRS_MAX, PairTraffic, PortHealth, Totals, Transports};
 pub use tracker::{Entry, Sweep, Tracker};

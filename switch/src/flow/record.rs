@@ -3,8 +3,10 @@
 //! Field names are those of OpenTelemetry where it has one. Times are RFC 3339, durations whole microseconds. A conversation
 //! that goes on for long has several records of one `id`, each with what was added since the last.
 
+use std::borrow::Cow;
 use std::collections::BTreeMap;
 use std::net::IpAddr;
+use std::sync::Arc;
 
 use jiff::Timestamp;
 use serde::{Deserialize, Serialize};
@@ -18,13 +20,16 @@ use super::key::{FlowKey, Network, Ports, Tag};
 use super::tcp::TcpFlags;
 use crate::port::spec::{Mac, Role};
 
+/// Labels of a port: one copy for all records that name it.
+pub type Labels = Arc<BTreeMap<String, String>>;
+
 /// What an operator calls a port.
 #[derive(Clone, Copy, Debug)]
 pub struct Named<'a> {
     /// Its name.
     pub name: &'a str,
     /// Its labels.
-    pub labels: &'a BTreeMap<String, String>,
+    pub labels: &'a Labels,
     /// What lives behind it.
     pub role: Role,
 }
@@ -75,8 +80,9 @@ pub struct Record {
     #[serde(rename = "source.port_name")]
     pub source_port_name: String,
     /// Labels of the port of who began.
-    #[serde(rename = "source.labels", default, skip_serializing_if = "BTreeMap::is_empty")]
-    pub source_labels: BTreeMap<String, String>,
+    #[serde(rename = "source.labels", default, skip_serializing_if = "has_none")]
+    #[schema(value_type = BTreeMap<String, String>)]
+    pub source_labels: Labels,
     /// Station of who began.
     #[serde(rename = "source.mac")]
     #[schema(value_type = String)]
@@ -92,8 +98,9 @@ pub struct Record {
     #[serde(rename = "destination.port_name", default, skip_serializing_if = "Option::is_none")]
     pub destination_port_name: Option<String>,
     /// Labels of the destination's port.
-    #[serde(rename = "destination.labels", default, skip_serializing_if = "BTreeMap::is_empty")]
-    pub destination_labels: BTreeMap<String, String>,
+    #[serde(rename = "destination.labels", default, skip_serializing_if = "has_none")]
+    #[schema(value_type = BTreeMap<String, String>)]
+    pub destination_labels: Labels,
     /// Station, or group, that it was sent to.
     #[serde(rename = "destination.mac")]
     #[schema(value_type = String)]
@@ -138,7 +145,7 @@ pub struct Record {
     /// Bytes of who began as a wire would have carried them.
     #[serde(rename = "forward.wire_bytes")]
     pub forward_wire_bytes: u64,
-    /// Of the frames of who began: those that the reflex dropped.
+    /// Of the frames of who began: those that were dropped as they came in.
     #[serde(rename = "forward.dropped_frames")]
     pub forward_dropped_frames: u64,
     /// Frames sent back; a super-frame counts once.
@@ -153,7 +160,7 @@ pub struct Record {
     /// Bytes sent back as a wire would have carried them.
     #[serde(rename = "reverse.wire_bytes")]
     pub reverse_wire_bytes: u64,
-    /// Of the frames sent back: those that the reflex dropped.
+    /// Of the frames sent back: those that were dropped as they came in.
     #[serde(rename = "reverse.dropped_frames")]
     pub reverse_dropped_frames: u64,
     /// What TCP says; absent for everything else.
@@ -210,7 +217,7 @@ impl Record {
         let source = names.port(key.ingress);
         let destination = conversation.egress.map(|id| (id, names.port(id)));
         let Reading { addresses, ports, icmp, fragment, network_type, transport, community_id } = Reading::of(key);
-        let labels = |named: Option<Named<'_>>| named.map(|named| named.labels.clone()).unwrap_or_default();
+        let labels = |named: Option<Named<'_>>| named.map(|named| Arc::clone(named.labels)).unwrap_or_default();
         let outside = |named: Option<Named<'_>>| named.is_some_and(|named| named.role == Role::Uplink);
         let north_south = outside(source) || destination.is_some_and(|(_, named)| outside(named));
         let vlan = |tag: Option<Tag>| tag.map(|tag| tag.vlan);
@@ -259,7 +266,16 @@ impl Record {
 }
 
 fn name(id: PortId, named: Option<Named<'_>>) -> String {
-    named.map_or_else(|| format!("#{id}"), |named| named.name.to_owned())
+    named.map_or_else(|| unnamed(id), |named| named.name.to_owned())
+}
+
+/// What a port is called that nobody has named.
+pub(super) fn unnamed(id: PortId) -> String {
+    format!("#{id}")
+}
+
+fn has_none(labels: &Labels) -> bool {
+    labels.is_empty()
 }
 
 fn tcp(conversation: &Conversation, forward: &Counters, reverse: &Counters) -> Option<TcpRecord> {
@@ -299,7 +315,7 @@ impl Reading {
                 ports: None,
                 icmp: None,
                 fragment: false,
-                network_type: ethertype_name(ethertype),
+                network_type: ethertype_name(ethertype).into_owned(),
                 transport: None,
                 community_id: None,
             },
@@ -308,8 +324,8 @@ impl Reading {
                 ports: if let Ports::L4 { source, destination } = ports { Some((source, destination)) } else { None },
                 icmp: if let Ports::Icmp { kind, code } = ports { Some((kind, code)) } else { None },
                 fragment: ports == Ports::Fragment,
-                network_type: if source.is_ipv4() { "ipv4" } else { "ipv6" }.to_owned(),
-                transport: Some(protocol_name(protocol)),
+                network_type: network_name(source).into_owned(),
+                transport: Some(protocol_name(protocol).into_owned()),
                 community_id: Some(community_id::v1(0, source, destination, protocol, ports)),
             },
         }
@@ -348,22 +364,28 @@ const ETHERTYPES: &[(u16, &str)] = &[
     (0x88f7, "ptp"),
 ];
 
-fn named<N: Copy + PartialEq>(table: &[(N, &str)], number: N) -> Option<String> {
-    table.iter().find(|(known, _)| *known == number).map(|(_, name)| (*name).to_owned())
+fn named<N: Copy + PartialEq>(table: &[(N, &'static str)], number: N) -> Option<Cow<'static, str>> {
+    table.iter().find(|(known, _)| *known == number).map(|(_, name)| Cow::Borrowed(*name))
+}
+
+/// What is called the network above which an address is.
+pub(super) fn network_name(address: IpAddr) -> Cow<'static, str> {
+    Cow::Borrowed(if address.is_ipv4() { "ipv4" } else { "ipv6" })
 }
 
 /// A protocol's name, or its number.
-fn protocol_name(protocol: u8) -> String {
-    named(PROTOCOLS, protocol).unwrap_or_else(|| protocol.to_string())
+pub(super) fn protocol_name(protocol: u8) -> Cow<'static, str> {
+    named(PROTOCOLS, protocol).unwrap_or_else(|| protocol.to_string().into())
 }
 
 /// What a protocol's name or number is called in records; nothing when it is neither.
 pub(super) fn protocol_named(text: &str) -> Option<String> {
     let text = if text == "icmpv6" { "ipv6-icmp" } else { text };
     let known = PROTOCOLS.iter().any(|(_, name)| *name == text) || ETHERTYPES.iter().any(|(_, name)| *name == text);
-    if known { Some(text.to_owned()) } else { text.parse().ok().map(protocol_name) }
+    if known { Some(text.to_owned()) } else { text.parse().ok().map(|number| protocol_name(number).into_owned()) }
 }
 
-fn ethertype_name(ethertype: u16) -> String {
-    named(ETHERTYPES, ethertype).unwrap_or_else(|| format!("{ethertype:#06x}"))
+/// What the EtherType stands for, or its number.
+pub(super) fn ethertype_name(ethertype: u16) -> Cow<'static, str> {
+    named(ETHERTYPES, ethertype).unwrap_or_else(|| format!("{ethertype:#06x}").into())
 }

@@ -347,7 +347,7 @@ fn a_port_that_goes_is_told_at_once_and_only_once() {
     let mut tracker = tracker();
     let entries = [entry(request(), value(10, 2, 5, 0)), entry(reply(), value(11, 1, 4, 0))];
     tracker.sweep(&entries, at(secs(1)));
-    tracker.port_gone(PortId::new(2).unwrap());
+    tracker.ports_gone(&[2].into());
     assert!(!tracker.totals().ports.contains_key(&2) && tracker.totals().pairs.is_empty());
     let told = tracker.sweep(&entries, at(secs(2))).ended;
     assert_eq!(told.iter().map(|told| told.end_reason).collect::<Vec<_>>(), [Some(EndReason::PortGone)]);

@@ -3,11 +3,11 @@
 //! What an entry had counted before the tracker first saw it, at the start, is not in here: it belongs to an earlier daemon's
 //! sums. The number of pairs is bounded; what comes beyond is folded into one sum.
 
-use std::collections::HashMap;
+use std::collections::{HashMap, HashSet};
 
 use jiff::Timestamp;
+use switch_common::Tally;
 use switch_common::flow::{FlowValue, Route};
-use switch_common::{PortId, Tally};
 
 use super::counters::Counters;
 use super::histogram::Histogram;
@@ -150,10 +150,9 @@ impl Totals {
         self.ports.entry(id).or_default()
     }
 
-    /// Forgets a port that is gone, and every pair with it.
-    pub(super) fn forget(&mut self, port: PortId) {
-        let id = port.get();
-        self.ports.remove(&id);
-        self.pairs.retain(|(source, destination), _| *source != id && *destination != id);
+    /// Forgets ports that are gone, and every pair with them.
+    pub(super) fn forget(&mut self, gone: &HashSet<u16>) {
+        self.ports.retain(|id, _| !gone.contains(id));
+        self.pairs.retain(|(source, destination), _| !gone.contains(source) && !gone.contains(destination));
     }
 }

@@ -19,10 +19,9 @@
 //! **Bounds.** There are never more conversations than entries, for a conversation that has none left has ended. The keys are
 //! hashed with a random seed. A sweep is linear in entries and conversations.
 
-use std::collections::HashMap;
+use std::collections::{HashMap, HashSet};
 use std::mem;
 
-use switch_common::PortId;
 use switch_common::flow::{FlowValue, MARK_CLOSED, MARK_OPENED, Route, TCP_FIN, TCP_RST};
 
 use super::conversation::{Conversation, EndReason, Live, Side};
@@ -146,20 +145,20 @@ impl Tracker {
         self.forget(key, &now);
     }
 
-    /// A port is gone: its conversations are given out, and its sums forgotten.
-    pub fn port_gone(&mut self, port: PortId) {
-        self.totals.forget(port);
+    /// Ports are gone: their conversations are given out, and their sums forgotten.
+    pub fn ports_gone(&mut self, ports: &HashSet<u16>) {
+        self.totals.forget(ports);
         let Some(now) = self.now else { return };
-        let at_port = self.conversations.iter_mut().flatten().filter(|live| live.is_at(port.get()));
-        self.ended.extend(at_port.map(|live| live.report(EndReason::PortGone, &now)));
+        let at_ports = self.conversations.iter_mut().flatten().filter(|live| live.is_at(ports));
+        self.ended.extend(at_ports.map(|live| live.report(EndReason::PortGone, &now)));
     }
 
-    /// Forgets a port's sums: for when its last entries are deleted, which may add to them.
-    pub fn forget_port(&mut self, port: PortId) {
-        self.totals.forget(port);
+    /// Forgets ports' sums: for when their last entries are deleted, which may add to them.
+    pub fn forget_ports(&mut self, ports: &HashSet<u16>) {
+        self.totals.forget(ports);
     }
 
-    /// Conversations that ended since the last sweep: by [`Self::deleted`] or [`Self::port_gone`]. The next sweep would give them out.
+    /// Conversations that ended since the last sweep: by [`Self::deleted`] or [`Self::ports_gone`]. The next sweep would give them out.
     pub fn take_ended(&mut self) -> Vec<Conversation> {
         mem::take(&mut self.ended)
     }

@@ -306,7 +306,7 @@ proptest! {
                     check(&kernel, &tracker, &told);
                 }
                 Step::PortGone(id) => {
-                    tracker.port_gone(switch_common::PortId::new(id).unwrap());
+                    tracker.ports_gone(&[id].into());
                     since_start = None;
                 }
                 Step::Stop => tracker.stop().iter().for_each(|conversation| tell(&mut told, conversation)),

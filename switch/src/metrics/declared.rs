@@ -137,7 +137,7 @@ metrics! {
     /// TCP connections that the port's guest asked for and nobody answered. Since the daemon began.
     TCP_HALF_OPEN = Counter "weft_tcp_half_open_total" ["port"];
 
-    /// What was not observed, by stage: punt (frames the kernel freed on their way to the user-space half), flow_log and follow (records), evidence (samples of dropped frames), sweep (failed reads of the flow table), events (on their way from the forwarding loop, or for who follows), names (frames that say who is who; by port in weft_heard_lost_frames_total). Frames without a flow are in weft_flow_overflow_frames_total.
+    /// What was not observed, by stage: punt (frames the kernel freed on their way to the user-space half), flow_log and follow (records), evidence (samples of dropped frames), sweep (failed reads of the flow table), notes (frames that the user-space half dropped, and whose flow does not say so), history (records and events), events (on their way from the forwarding loop, or for who follows), names (frames that say who is who; by port in weft_heard_lost_frames_total). Frames without a flow are in weft_flow_overflow_frames_total.
     OBSERVATION_LOST = Counter "weft_observation_lost_total" ["stage"];
 
     /// Events by kind, told or not: see `weft events`. Since the daemon began.
@@ -163,6 +163,9 @@ metrics! {
     DNS_LATENCY = Histogram "weft_dns_latency_seconds" ["port"];
     /// Bindings (an IP address, a station and a port, for some time) and stations that were forgotten for lack of room. Since the daemon began.
     BINDINGS_EVICTED = Counter "weft_bindings_evicted_total" [];
+
+    /// 1 while a thread that observes runs: observer (reads the flows), history (keeps what ended). 0 when a defect has ended it; frames go on.
+    THREAD_UP = Gauge "weft_thread_up" ["thread"];
 
     /// Stations that the switch knows.
     STATIONS = Gauge "weft_stations" [];

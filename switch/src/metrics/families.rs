@@ -176,7 +176,7 @@ impl Scrape {
     }
 
     fn of_switch(&self) -> Vec<MetricFamily> {
-        let Sample { name, datapath, hook, maps, programs, lost, events, .. } = &self.sample;
+        let Sample { name, datapath, hook, maps, programs, lost, events, threads, .. } = &self.sample;
         let by_kind = |metric, counts: &BTreeMap<EventKind, u64>| {
             family(metric, counts.iter().map(|(kind, events)| ([kind.label()], count(*events))))
         };
@@ -186,6 +186,7 @@ impl Scrape {
             by_kind(&declared::EVENTS, &events.happened),
             by_kind(&declared::EVENTS_SUPPRESSED, &events.suppressed),
             family(&declared::OBSERVATION_LOST, lost.iter().map(|(stage, lost)| ([stage.label()], count(*lost)))),
+            family(&declared::THREAD_UP, threads.iter().map(|(thread, is_up)| ([*thread], count((*is_up).into())))),
             family(&declared::MAP_ENTRIES, maps.iter().map(|map| ([map.map], count(map.entries)))),
             family(&declared::MAP_ENTRIES_MAX, maps.iter().map(|map| ([map.map], count(map.entries_max)))),
             family(&declared::PROGRAM_RUNS, programs.iter().map(|it| ([it.name.as_str()], count(it.runs)))),

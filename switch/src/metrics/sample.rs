@@ -41,6 +41,8 @@ pub struct Sample {
     pub maps: Vec<MapSample>,
     /// The programs in the kernel.
     pub programs: Vec<ProgramSample>,
+    /// Threads that observe, and whether they run.
+    pub threads: Vec<(&'static str, bool)>,
     /// The daemon as a process.
     pub process: Process,
     /// How long it took to collect this.
@@ -110,12 +112,25 @@ pub enum Stage {
     Events,
     /// Frames that say who is who.
     Names,
+    /// Notes of which flows the user-space half dropped frames.
+    Notes,
+    /// Records and events for the history.
+    History,
 }
 
 impl Stage {
     /// All of them.
-    pub const ALL: [Self; 7] =
-        [Self::Punt, Self::FlowLog, Self::Follow, Self::Evidence, Self::Sweep, Self::Events, Self::Names];
+    pub const ALL: [Self; 9] = [
+        Self::Punt,
+        Self::FlowLog,
+        Self::Follow,
+        Self::Evidence,
+        Self::Sweep,
+        Self::Notes,
+        Self::History,
+        Self::Events,
+        Self::Names,
+    ];
 
     /// The label in metrics.
     pub const fn label(self) -> &'static str {
@@ -127,6 +142,8 @@ impl Stage {
             Self::Sweep => "sweep",
             Self::Events => "events",
             Self::Names => "names",
+            Self::Notes => "notes",
+            Self::History => "history",
         }
     }
 }

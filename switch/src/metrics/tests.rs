@@ -112,6 +112,7 @@ fn sample(ports: u16) -> Sample {
         events: Events::default().counts(),
         clerk: Arc::new(clerk(&(1..=ports).map(|id| format!("web{id}").into()).collect::<Vec<_>>())),
         seen: Arc::new(Seen { totals, ..Seen::default() }),
+        threads: vec![("observer", true), ("history", false)],
         lost: Stage::ALL.map(|stage| (stage, 0)).to_vec(),
         stations: 2,
         station_moves: 1,

@@ -1,15 +1,16 @@
 //! The kernel's flow maps as a [`Source`].
 
-use std::collections::HashSet;
+use std::collections::{HashMap, HashSet};
 use std::sync::Arc;
 
 use jiff::Timestamp;
 use rustix::time::{ClockId, clock_gettime};
 use switch_common::flow::{FLOW_PORT_MASK, FlowPair, Route};
-use switch_common::{MacAddr, PairKey, PairVerdict, VERDICT_ARMED};
+use switch_common::{DropReason, MacAddr, PairKey, PairVerdict, VERDICT_ARMED};
 
 use super::Source;
 use crate::flow::{Entry, Moment, RawKey};
+use crate::notes::{NoteReader, Notes};
 use crate::reflex::{BrainPage, Clock, DeadFlows, FlowMaps, PairReader, Reflex, ReflexError, ticks_per_second};
 
 /// The maps, the clocks, and the cells in which what is deleted is booked.
@@ -20,6 +21,18 @@ pub struct Kernel {
     pairs: PairReader,
     clock: Clock,
     hz: u32,
+    notes: NoteReader,
+    /// What the brain dropped of each flow that there is.
+    refused: HashMap<RawKey, Refused>,
+}
+
+/// What the brain dropped of a flow, since it began.
+#[derive(Clone, Copy, Debug)]
+struct Refused {
+    /// When the flow began: a later one of the same key begins at 0.
+    first_ns: u64,
+    frames: u64,
+    reason: DropReason,
 }
 
 impl Kernel {
@@ -27,13 +40,15 @@ impl Kernel {
     ///
     /// # Errors
     /// There are no descriptors left.
-    pub fn of(reflex: &Reflex) -> Result<Self, ReflexError> {
+    pub fn of(reflex: &Reflex, notes: NoteReader) -> Result<Self, ReflexError> {
         Ok(Self {
             maps: reflex.flows(),
             brain: reflex.brain(),
             pairs: reflex.pairs()?,
             clock: reflex.clock()?,
             hz: ticks_per_second(),
+            notes,
+            refused: HashMap::new(),
         })
     }
 
@@ -54,6 +69,47 @@ impl Kernel {
     }
 }
 
+/// Adds to flows what the brain dropped of them, because they have no verdict that says it. Where two entries have the same key but
+/// for their life, the younger is meant.
+fn add_refused(entries: &mut [Entry], fresh: &Notes, refused: &mut HashMap<RawKey, Refused>) {
+    if fresh.is_empty() && refused.is_empty() {
+        return;
+    }
+    let mut youngest: HashMap<RawKey, usize> = HashMap::new();
+    for (place, entry) in entries.iter().enumerate() {
+        let key = entry.key.plain();
+        if fresh.contains_key(&key) || refused.contains_key(&key) {
+            let known = youngest.entry(key).or_insert(place);
+            if entries.get(*known).is_some_and(|other| other.value.first_ns < entry.value.first_ns) {
+                *known = place;
+            }
+        }
+    }
+    refused.retain(|key, _| youngest.contains_key(key));
+    for (key, place) in youngest {
+        let Some(entry) = entries.get_mut(place) else { continue };
+        let first_ns = entry.value.first_ns;
+        let before = refused.get(&key).copied().filter(|refused| refused.first_ns == first_ns);
+        let now = match (before, fresh.get(&key)) {
+            (before, Some(note)) => {
+                let frames = before.map_or(0, |before| before.frames) + note.frames;
+                Refused { first_ns, frames, reason: note.reason }
+            }
+            (Some(before), None) => before,
+            (None, None) => {
+                refused.remove(&key);
+                continue;
+            }
+        };
+        refused.insert(key, now);
+        // What the reflex itself dropped it has given a reason of its own.
+        if entry.value.dropped_frames == 0 || fresh.contains_key(&key) {
+            entry.value.drop_reason = now.reason as u8;
+        }
+        entry.value.dropped_frames += now.frames;
+    }
+}
+
 /// The pair that a flow belongs to.
 fn pair_of(entry: &Entry) -> PairKey {
     let FlowPair { destination, source, ingress, .. } = *entry.key.pair();
@@ -71,12 +127,15 @@ impl Source for Kernel {
     }
 
     fn read(&mut self, into: &mut Vec<Entry>) -> Result<(), ReflexError> {
+        // First: a flow is counted before a frame of it is noted, so what is noted is among what is read.
+        let fresh = self.notes.take();
         let mut v6 = Vec::new();
         self.maps.read(
             |key, value| into.push(Entry { key: RawKey::V4(*key), value: *value }),
             |key, value| v6.push(Entry { key: RawKey::V6(*key), value: *value }),
         )?;
         into.append(&mut v6);
+        add_refused(into, &fresh, &mut self.refused);
         self.complete(into)
     }
 

@@ -13,14 +13,18 @@
 //! every program has ended that may have found it alive, and reads all entries again; what is dead still and has the very value
 //! that was noted is deleted, and booked as freed. So nothing is asked of the kernel entry by entry but to delete it.
 //!
-//! **Names** are published by control before a port's first frame and forgotten after its conversations have ended, so a record
+//! **Names** are published by control before a port's first frame and forgotten when its conversations have ended, so a record
 //! names its ports as they were called when it was made.
+//!
+//! **Numbers.** Records are given out in one order, to outlets, followers and memory alike: the n-th is the n-th for all. So who
+//! has kept them elsewhere (the history) knows which of them memory still has ([`Remembered::first`]).
 //!
 //! **Bounds.** What ended is kept for [`RECENT_MAX`] records. A follower that is slower than [`FOLLOW_MAX`] records loses the
 //! oldest, and the loss is counted. Nobody who listens can hold up the thread, and the thread holds up no frame.
 //!
 //! **Ends.** A daemon that is to be followed by another (`keep`, or a crash) tells nothing at its end: entries keep what they
-//! counted, and the next one tells it, marked as resumed. One that takes its ports away tells all that goes on as `forced`.
+//! counted, and the next one tells it, marked as resumed. One that takes its ports away tells all that goes on as `forced`. A thread
+//! that ends by a defect of ours is said in the log, and by [`Observer::is_alive`]; frames go on without it.
 
 mod kernel;
 mod names;
@@ -31,7 +35,7 @@ mod worker;
 mod tests;
 
 use std::io;
-use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError, mpsc};
 use std::thread;
 use std::time::Duration;
@@ -45,7 +49,7 @@ use crate::reflex::ReflexError;
 
 pub use kernel::Kernel;
 pub use names::{PortIdentity, PortNames};
-pub use recent::RECENT_MAX;
+pub use recent::{RECENT_MAX, Remembered};
 use worker::Worker;
 
 /// Records that a follower may be behind.
@@ -128,8 +132,9 @@ pub struct Losses {
 
 /// What the thread is asked.
 enum Request {
-    Records { filter: Filter, last: usize, answer: oneshot::Sender<Vec<Arc<Record>>> },
-    PortGone { id: PortId, done: oneshot::Sender<()> },
+    Records { filter: Filter, last: usize, answer: oneshot::Sender<Remembered> },
+    PortsGone { ids: Vec<PortId>, done: oneshot::Sender<()> },
+    Nothing { done: oneshot::Sender<()> },
     Sweep { done: oneshot::Sender<()> },
     Stop { tell: bool, done: oneshot::Sender<()> },
 }
@@ -140,6 +145,22 @@ struct Shared {
     names: Mutex<Arc<PortNames>>,
     followers: broadcast::Sender<Arc<Record>>,
     follow_lost: AtomicU64,
+    is_alive: AtomicBool,
+}
+
+/// Says that the thread has ended, however it did.
+struct Ends(Arc<Shared>);
+
+impl Drop for Ends {
+    fn drop(&mut self) {
+        self.0.is_alive.store(false, Ordering::Release);
+        if thread::panicking() {
+            tracing::error!(
+                "the observer has ended by a defect: flows are not read any more, frames go on; restart the daemon with \
+                 --on-stop keep, and report what stands above"
+            );
+        }
+    }
 }
 
 impl Shared {
@@ -174,10 +195,15 @@ impl Observer {
             names: Mutex::new(Arc::new(setup.names)),
             followers: broadcast::Sender::new(FOLLOW_MAX),
             follow_lost: AtomicU64::new(0),
+            is_alive: AtomicBool::new(true),
         });
         let (requests, asked) = mpsc::channel();
+        let ends = Ends(Arc::clone(&shared));
         let worker = Worker::new(source, setup.switch, setup.limits, Arc::clone(&shared), outlets);
-        thread::Builder::new().name("weft-observer".to_owned()).spawn(move || worker.run(&asked))?;
+        thread::Builder::new().name("weft-observer".to_owned()).spawn(move || {
+            let _ends = ends;
+            worker.run(&asked);
+        })?;
         Ok(Self { shared, requests })
     }
 
@@ -196,15 +222,29 @@ impl Observer {
         self.shared.follow_lost.fetch_add(records, Ordering::Relaxed);
     }
 
-    /// What goes on and what ended not long ago, as far as `filter` asks for it: the `last` ones, by the time of their last frame.
-    pub async fn records(&self, filter: Filter, last: usize) -> Vec<Arc<Record>> {
-        self.ask(|answer| Request::Records { filter, last, answer }).await.unwrap_or_default()
+    /// Whether the thread runs: a defect of ours may have ended it.
+    pub fn is_alive(&self) -> bool {
+        self.shared.is_alive.load(Ordering::Acquire)
     }
 
-    /// Ends a port's conversations and deletes its entries, before this returns. After its programs are off and a grace period;
-    /// its name is still known.
-    pub async fn port_gone(&self, id: PortId) {
-        self.ask(|done| Request::PortGone { id, done }).await;
+    /// What goes on and what ended not long ago, as far as `filter` asks for it: the `last` ones, by the time of their last frame.
+    /// Nothing when the thread has ended.
+    pub async fn records(&self, filter: Filter, last: usize) -> Option<Remembered> {
+        self.ask(|answer| Request::Records { filter, last, answer }).await
+    }
+
+    /// Ends the conversations of ports, deletes their entries and forgets their names: all of them in one reading. After their programs
+    /// are off and a grace period. The request is made before this returns; what it returns waits until it is carried out.
+    pub fn ports_gone(&self, ids: Vec<PortId>) -> impl Future<Output = ()> + Send + use<> {
+        let carried_out = self.request(|done| Request::PortsGone { ids, done });
+        async move {
+            carried_out.await.ok();
+        }
+    }
+
+    /// Waits until all that was requested before is carried out.
+    pub async fn has_caught_up(&self) {
+        self.ask(|done| Request::Nothing { done }).await;
     }
 
     /// Sweeps now.
@@ -233,11 +273,15 @@ impl Observer {
     }
 
     async fn ask<T>(&self, request: impl FnOnce(oneshot::Sender<T>) -> Request) -> Option<T> {
+        self.request(request).await.ok()
+    }
+
+    fn request<T>(&self, request: impl FnOnce(oneshot::Sender<T>) -> Request) -> oneshot::Receiver<T> {
         let (answer, answered) = oneshot::channel();
         if self.requests.send(request(answer)).is_err() {
             tracing::debug!("the observer has ended");
         }
-        answered.await.ok()
+        answered
     }
 }
 

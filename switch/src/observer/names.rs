@@ -5,7 +5,7 @@ use std::sync::Arc;
 
 use switch_common::PortId;
 
-use crate::flow::{Named, Names};
+use crate::flow::{Labels, Named, Names};
 use crate::port::spec::{Mac, Origin};
 use crate::port::{PortSpec, Role};
 
@@ -15,7 +15,7 @@ pub struct PortIdentity {
     /// Its name.
     pub name: String,
     /// Its labels.
-    pub labels: BTreeMap<String, String>,
+    pub labels: Labels,
     /// What lives behind it.
     pub role: Role,
     /// The only sources allowed; empty: any.
@@ -28,7 +28,7 @@ impl From<&PortSpec> for PortIdentity {
     fn from(spec: &PortSpec) -> Self {
         Self {
             name: spec.name.to_string(),
-            labels: spec.labels.clone(),
+            labels: Arc::new(spec.labels.clone()),
             role: spec.role,
             macs: spec.macs.clone(),
             origin: spec.origin,

@@ -11,7 +11,7 @@ use switch_common::{PortId, VERDICT_FORWARD};
 use tokio::sync::broadcast::error::{RecvError, TryRecvError};
 
 use super::*;
-use crate::flow::{EndReason, RawKey};
+use crate::flow::{EndReason, Labels, RawKey};
 use crate::port::Role;
 
 const HZ: u32 = 100;
@@ -22,6 +22,8 @@ struct Table {
     entries: BTreeMap<u16, Entry>,
     clock: Duration,
     is_broken: bool,
+    /// Reading ends the thread.
+    is_defective: bool,
     /// A frame comes before every look.
     is_restless: bool,
     reads: u32,
@@ -78,6 +80,10 @@ impl Source for Fake {
         if table.is_broken {
             return Err(ReflexError::NotPermitted);
         }
+        if table.is_defective {
+            drop(table);
+            panic!("a defect, for the test");
+        }
         table.reads += 1;
         if table.is_restless {
             table.entries.values_mut().for_each(|entry| entry.value.frames += 1);
@@ -127,7 +133,7 @@ fn id(number: u16) -> PortId {
 }
 
 fn named(name: &str) -> PortIdentity {
-    let (labels, macs, origin) = (BTreeMap::new(), Vec::new(), crate::port::Origin::File);
+    let (labels, macs, origin) = (Labels::default(), Vec::new(), crate::port::Origin::File);
     PortIdentity { name: name.to_owned(), labels, role: Role::Guest, macs, origin }
 }
 
@@ -140,8 +146,12 @@ fn observe(source: &Fake) -> (Observer, Log) {
     (Observer::start(source.clone(), setup, vec![Box::new(log.clone())]).unwrap(), log)
 }
 
+async fn asked(observer: &Observer, filter: Filter, last: usize) -> Vec<Arc<Record>> {
+    observer.records(filter, last).await.unwrap_or_default().records
+}
+
 async fn all(observer: &Observer) -> Vec<Arc<Record>> {
-    observer.records(Filter::default(), usize::MAX).await
+    asked(observer, Filter::default(), usize::MAX).await
 }
 
 /// Sweeps until what is dead by now is deleted.
@@ -201,8 +211,7 @@ async fn a_port_that_is_gone_takes_its_entries_along_and_no_others() {
     source.send(1, 1000);
     source.send(3, 3000);
     observer.sweep_now().await;
-    observer.port_gone(id(1)).await;
-    observer.forget_name(id(1));
+    observer.ports_gone(vec![id(1)]).await;
     assert_eq!(source.table().entries.keys().copied().collect::<Vec<_>>(), [3000]);
     let told = all(&observer).await;
     let gone: Vec<_> = told.iter().filter(|record| record.end_reason == Some(EndReason::PortGone)).collect();
@@ -218,6 +227,48 @@ async fn a_port_that_is_gone_takes_its_entries_along_and_no_others() {
 }
 
 #[tokio::test]
+async fn ports_that_are_gone_are_looked_for_in_one_reading() {
+    let source = Fake::default();
+    let (observer, _) = observe(&source);
+    for port in 3..=40 {
+        source.send(port, 1000 + port);
+    }
+    source.send(1, 1000);
+    observer.sweep_now().await;
+    let reads = source.table().reads;
+    let told = observer.ports_gone((3..=40).map(id).collect());
+    // A name that is given while that is under way is not forgotten.
+    observer.has_caught_up().await;
+    observer.name(id(3), named("another"));
+    told.await;
+    assert_eq!(source.table().reads, reads + 1);
+    assert_eq!(source.table().entries.keys().copied().collect::<Vec<_>>(), [1000]);
+    let gone = |record: &&Arc<Record>| record.end_reason == Some(EndReason::PortGone);
+    assert_eq!(all(&observer).await.iter().filter(gone).count(), 38);
+    source.send(3, 3000);
+    observer.sweep_now().await;
+    assert!(all(&observer).await.iter().any(|record| record.source_port_name == "another"));
+}
+
+#[tokio::test]
+async fn an_observer_that_has_ended_by_a_defect_says_so_and_answers_nobody() {
+    let source = Fake::default();
+    let (observer, _) = observe(&source);
+    observer.sweep_now().await;
+    assert!(observer.is_alive());
+    assert!(observer.records(Filter::default(), 1).await.is_some());
+    source.send(1, 1000);
+    source.table().is_defective = true;
+    observer.sweep_now().await;
+    while observer.is_alive() {
+        thread::yield_now();
+    }
+    assert_eq!(observer.records(Filter::default(), 1).await, None);
+    observer.ports_gone(vec![id(1)]).await;
+    observer.stop(true).await;
+}
+
+#[tokio::test]
 async fn the_last_are_chosen_by_their_last_frame_and_by_the_filter() {
     let source = Fake::default();
     let (observer, _) = observe(&source);
@@ -228,12 +279,12 @@ async fn the_last_are_chosen_by_their_last_frame_and_by_the_filter() {
     observer.sweep_now().await;
     let ports = |records: Vec<Arc<Record>>| records.iter().filter_map(|record| record.source_port).collect::<Vec<_>>();
     assert_eq!(ports(all(&observer).await), [5, 3, 4, 1, 2]);
-    assert_eq!(ports(observer.records(Filter::default(), 2).await), [1, 2]);
-    assert_eq!(ports(observer.records(Filter::default(), 0).await), [0_u16; 0]);
+    assert_eq!(ports(asked(&observer, Filter::default(), 2).await), [1, 2]);
+    assert_eq!(ports(asked(&observer, Filter::default(), 0).await), [0_u16; 0]);
     let mut filter = Filter::default();
     filter.add("l4-port", "5", false, Timestamp::UNIX_EPOCH).unwrap();
     filter.add("l4-port", "4", false, Timestamp::UNIX_EPOCH).unwrap();
-    assert_eq!(ports(observer.records(filter, 9).await), [5, 4]);
+    assert_eq!(ports(asked(&observer, filter, 9).await), [5, 4]);
 }
 
 #[tokio::test]

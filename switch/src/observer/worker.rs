@@ -1,6 +1,6 @@
 //! The thread: sweeps, and answers between two sweeps.
 
-use std::collections::HashMap;
+use std::collections::{HashMap, HashSet};
 use std::mem;
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
@@ -85,13 +85,14 @@ impl<S: Source> Worker<S> {
         match request {
             Request::Records { filter, last, answer: asker } => {
                 let names = self.shared.names();
-                let name = |told: &Conversation| Record::new(told, &self.switch, names.as_ref());
-                answer(asker, self.recent.choose(self.tracker.live(), name, &filter, last));
+                let live = self.tracker.live();
+                answer(asker, self.recent.choose(live, names.as_ref(), &self.switch, &filter, last));
             }
-            Request::PortGone { id, done } => {
-                self.port_gone(id);
+            Request::PortsGone { ids, done } => {
+                self.ports_gone(&ids);
                 answer(done, ());
             }
+            Request::Nothing { done } => answer(done, ()),
             Request::Sweep { done } => {
                 self.sweep();
                 answer(done, ());
@@ -167,24 +168,31 @@ impl<S: Source> Worker<S> {
         Ok(())
     }
 
-    fn port_gone(&mut self, id: PortId) {
-        if self.tracker.is_empty() && self.source.is_empty() {
-            self.tracker.forget_port(id);
-            return;
-        }
+    /// Ends the conversations of ports, however many, in one reading of the entries.
+    fn ports_gone(&mut self, ids: &[PortId]) {
         let began = Instant::now();
-        let gone = self.look().and_then(|_| {
-            self.tracker.port_gone(id);
-            let theirs: Vec<Entry> =
-                self.entries.iter().filter(|entry| entry.key.ingress() == id.get()).copied().collect();
-            self.delete(&theirs)
-        });
-        self.tracker.forget_port(id);
-        if let Err(error) = gone {
+        let numbers: HashSet<u16> = ids.iter().map(|id| id.get()).collect();
+        let is_idle = self.tracker.is_empty() && self.source.is_empty();
+        if !is_idle && let Err(error) = self.end_those_of(&numbers) {
             self.failed_sweeps += 1;
-            tracing::warn!(%id, %error, "the flows of a port that is gone could not all be deleted");
+            tracing::warn!(?ids, %error, "the flows of ports that are gone could not all be deleted");
         }
-        self.leave_seen(began.elapsed());
+        self.tracker.forget_ports(&numbers);
+        let mut names = hold(&self.shared.names);
+        let known = Arc::make_mut(&mut names);
+        ids.iter().for_each(|id| known.remove(*id));
+        drop(names);
+        if !is_idle {
+            self.leave_seen(began.elapsed());
+        }
+    }
+
+    fn end_those_of(&mut self, ports: &HashSet<u16>) -> Result<(), ReflexError> {
+        self.look()?;
+        self.tracker.ports_gone(ports);
+        let theirs: Vec<Entry> =
+            self.entries.iter().filter(|entry| ports.contains(&entry.key.ingress())).copied().collect();
+        self.delete(&theirs)
     }
 
     /// The last sweep, and with `tell` all that goes on.

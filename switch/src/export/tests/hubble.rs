@@ -114,7 +114,7 @@ fn an_id_is_a_uuid_that_stays_the_same() {
 fn hostile_and_huge_labels_make_a_line_that_hubble_can_read() {
     for hostile in HOSTILE {
         let labels = BTreeMap::from([("k".to_owned(), (*hostile).to_owned())]);
-        let record = Record { source_labels: labels, ..sample() };
+        let record = Record { source_labels: labels.into(), ..sample() };
         let told = of(&record);
         let line = hubble_line(&record, "host1");
         assert_eq!(serde_json::from_str::<Value>(&line).unwrap(), told);
@@ -123,7 +123,7 @@ fn hostile_and_huge_labels_make_a_line_that_hubble_can_read() {
     }
     // As many and as long as a port may have them, of bytes that JSON writes as six.
     let worst: BTreeMap<_, _> = (0..64).map(|n| (format!("{n:0255}"), "\u{1}".repeat(255))).collect();
-    let told = of(&Record { source_labels: worst.clone(), destination_labels: worst, ..sample() });
+    let told = of(&Record { source_labels: worst.clone().into(), destination_labels: worst.into(), ..sample() });
     let kept = told["flow"]["source"]["labels"].as_array().unwrap().len();
     assert!((10..64).contains(&kept), "{kept}");
     assert!(told.to_string().len() < 64 * 1024, "{}", told.to_string().len());

@@ -3,14 +3,14 @@
 use std::collections::BTreeMap;
 
 use serde_json::json;
-use switch_common::flow::KIND_LINK;
+use switch_common::flow::{FlowTail, KIND_LINK};
 use utoipa::PartialSchema;
 
 use super::*;
 use crate::port::spec::Role;
 
 /// Port 1 is a guest with labels, 2 a guest, 3 an uplink; others have no name.
-struct Book(BTreeMap<String, String>);
+struct Book(Labels);
 
 impl Names for Book {
     fn port(&self, id: PortId) -> Option<Named<'_>> {
@@ -27,7 +27,7 @@ impl Names for Book {
 fn record_of(key: RawKey, egress: u16) -> Record {
     let mut tracker = tracker();
     tracker.sweep(&[Entry { key, value: value(10, egress, 3, MARK_OPENED | flags(TCP_SYN)) }], at(secs(1)));
-    let book = Book(BTreeMap::from([("app".to_owned(), "x\"\n\u{1b}[31m".to_owned())]));
+    let book = Book(BTreeMap::from([("app".to_owned(), "x\"\n\u{1b}[31m".to_owned())]).into());
     Record::new(&live(&tracker)[0], "weft0", &book)
 }
 
@@ -178,4 +178,36 @@ fn a_bad_filter_says_what_would_be_right() {
         assert!(told.contains(expected), "{told}");
         assert!(!told.contains(char::is_control), "{told:?}");
     }
+}
+
+#[test]
+fn a_conversation_has_the_facts_of_the_record_that_is_made_of_it() {
+    let book = Book(Labels::default());
+    let mut arp = request();
+    arp.tail = FlowTail { source_port: 0, destination_port: 0x0806, protocol: 0, kind: KIND_LINK, inner: 0 };
+    let mut strange = request();
+    strange.tail.protocol = 200;
+    let mut tagged = request();
+    tagged.pair.outer = 0x8064;
+    for (key, egress) in [(request(), 2), (request(), 0), (request(), 9), (arp, 0), (strange, 3), (tagged, 2)] {
+        let mut tracker = tracker();
+        tracker.sweep(&[Entry { key: RawKey::V4(key), value: value(10, egress, 3, 0) }], at(secs(1)));
+        let conversation = &live(&tracker)[0];
+        let record = Record::new(conversation, "weft0", &book);
+        assert_eq!(Facts::of(conversation, &book), Facts::from(&record));
+    }
+}
+
+#[test]
+fn two_neighbouring_spans_share_no_record_and_leave_none_out() {
+    let record = of(request(), 2);
+    let told = |words: &[(&str, &str)]| {
+        let mut filter = Filter::default();
+        words.iter().for_each(|(flag, value)| filter.add(flag, value, false, record.end).unwrap());
+        (filter.matches(&record), filter.span())
+    };
+    let end = record.end.to_string();
+    assert_eq!(told(&[("since", &end)]), (true, (Some(record.end), None)));
+    assert_eq!(told(&[("until", &end)]), (false, (None, Some(record.end))));
+    assert!(told(&[("since", "1s"), ("until", "2027-01-16T00:00:00Z")]).0);
 }

@@ -1,7 +1,8 @@
 //! Room in the table: shares of ports, an end to it, and what happens then; and processors that meet.
 
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
+use rustix::time::{ClockId, clock_gettime};
 use switch_common::Tally;
 
 use super::bench::{Bench, id, mac};
@@ -146,5 +147,38 @@ fn two_processors_that_meet_in_a_flow_lose_nothing_and_open_it_once() {
     assert_eq!(flows.len(), 1000);
     assert!(flows.values().all(|flow| (flow.frames, flow.bytes) == (40, 40 * 60)));
     assert_eq!(bench.reflex.buckets(id(1)).unwrap().flows_used, 1000, "of {}", mac(1));
+    bench.balance();
+}
+
+/// What reading so many flows may take.
+const READ_WITHIN: Duration = Duration::from_millis(100);
+
+#[test]
+fn a_hundred_thousand_flows_are_read_in_100_milliseconds() {
+    let Some(lab) = enter("flow_table::a_hundred_thousand_flows_are_read_in_100_milliseconds") else { return };
+    let mut bench = Bench::with_room(&lab, 262_144);
+    bench.settings(|settings| settings.flow_port_max = 262_144);
+    let frames = frames_of(1, 100_000);
+    send_all(&mut bench.guests[0], &frames);
+    let maps = bench.reflex.flows();
+    let processor_time = || Duration::try_from(clock_gettime(ClockId::ThreadCPUTime)).unwrap();
+    let mut best = (Duration::MAX, Duration::MAX);
+    for _ in 0..5 {
+        let (mut flows, mut counted) = (0, 0);
+        let (began, worked) = (Instant::now(), processor_time());
+        maps.read(
+            |_, flow| {
+                flows += 1;
+                counted += flow.frames;
+            },
+            |_, _| (),
+        )
+        .unwrap();
+        best = best.min((processor_time() - worked, began.elapsed()));
+        assert_eq!((flows, counted), (100_000, 100_000));
+    }
+    let (worked, elapsed) = best;
+    eprintln!("100,000 flows are read in {worked:?} of processor time, {elapsed:?} by the clock");
+    assert!(worked <= READ_WITHIN, "{worked:?}");
     bench.balance();
 }
