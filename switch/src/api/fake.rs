@@ -13,6 +13,7 @@ use super::{Control, ControlError, Witnessed};
 use crate::config::{File, PortTable};
 use crate::flow::{Filter, Record};
 use crate::metrics::Sample;
+use crate::observer::{Busiest, Wanted};
 use crate::port::spec::{Mac, PortName, PortSpec, PortState};
 
 #[derive(Debug)]
@@ -27,6 +28,8 @@ pub(crate) struct World {
     pub(crate) samples: u64,
     pub(crate) records: Vec<Arc<Record>>,
     pub(crate) ended: broadcast::Sender<Arc<Record>>,
+    pub(crate) busiest: Busiest,
+    pub(crate) wanted: Vec<Wanted>,
     pub(crate) lagged: u64,
     pub(crate) evidence: broadcast::Sender<Arc<Witnessed>>,
 }
@@ -45,6 +48,8 @@ impl Default for World {
             is_unbalanced: false,
             records: Vec::new(),
             ended: broadcast::Sender::new(FOLLOW_MAX),
+            busiest: Busiest::default(),
+            wanted: Vec::new(),
             lagged: 0,
             sample: Sample::default(),
             samples: 0,
@@ -192,6 +197,13 @@ impl Control for Fake {
         let mut chosen: Vec<_> = asked.rev().take(last).cloned().collect();
         chosen.reverse();
         chosen
+    }
+
+    async fn busiest(&self, wanted: Wanted) -> Busiest {
+        let mut world = self.world();
+        let answer = world.busiest.clone();
+        world.wanted.push(wanted);
+        answer
     }
 
     fn follow_flows(&self) -> broadcast::Receiver<Arc<Record>> {

@@ -9,6 +9,7 @@ pub mod client;
 pub mod flows;
 pub mod schema;
 pub mod server;
+pub mod top;
 pub mod web;
 
 mod follow;
@@ -30,6 +31,7 @@ use tokio::sync::broadcast;
 use crate::config;
 use crate::flow::{Filter, Record};
 use crate::metrics;
+use crate::observer::{Busiest, Wanted};
 use crate::port::spec::{Mac, PortName, PortSpec};
 use schema::{Diff, DropInfo, LedgerReport, PortInfo, Sample, Side, StationInfo, Status};
 
@@ -107,6 +109,8 @@ pub trait Control: Clone + Send + Sync + 'static {
     /// Conversations that go on and that ended not long ago: of those that are asked for the `last`, by the time of their last
     /// frame.
     fn flows(&self, filter: Filter, last: usize) -> impl Future<Output = Vec<Arc<Record>>> + Send;
+    /// The first of what goes on, in an order.
+    fn busiest(&self, wanted: Wanted) -> impl Future<Output = Busiest> + Send;
     /// Records from now on, as conversations end.
     fn follow_flows(&self) -> broadcast::Receiver<Arc<Record>>;
     /// A follower was too slow for so many records.

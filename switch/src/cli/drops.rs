@@ -4,7 +4,7 @@ use clap::Args;
 
 use super::Global;
 use super::output::{Column, Format, print, render};
-use crate::api::schema::{DropInfo, Sample, Side};
+use crate::api::schema::{DropInfo, Sample};
 use crate::describe::describe;
 
 /// List frames that did not arrive, by port and reason
@@ -62,12 +62,7 @@ fn port(info: &DropInfo) -> String {
 }
 
 fn side(info: &DropInfo) -> String {
-    match info.side {
-        Side::Ingress => "ingress",
-        Side::Egress => "egress",
-        Side::Kernel => "kernel",
-    }
-    .to_owned()
+    info.side.label().to_owned()
 }
 
 const COLUMNS: &[Column<DropInfo>] = &[

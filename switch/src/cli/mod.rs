@@ -23,6 +23,7 @@ mod port;
 mod run;
 #[cfg(test)]
 mod tests;
+pub mod top;
 
 use std::io;
 use std::path::{Path, PathBuf};
@@ -78,6 +79,7 @@ enum Command {
     Flows(flows::Options),
     Ledger(ledger::Options),
     Drops(drops::Options),
+    Top(top::Options),
     Doctor(doctor::Options),
     Demo(demo::Options),
     #[command(subcommand, hide = true)]
@@ -89,6 +91,10 @@ impl Cli {
     fn is_sensible(&self) -> Result<(), clap::Error> {
         if self.global.output == Format::Hubble && !matches!(self.command, Command::Flows(_)) {
             let message = "only flows has the format hubble; use table, wide, json or jsonl";
+            return Err(Self::command().error(ErrorKind::ArgumentConflict, message));
+        }
+        if self.global.output != Format::Table && matches!(self.command, Command::Top(_)) {
+            let message = "top draws on a terminal; for a script use port list, flows, drops or fdb";
             return Err(Self::command().error(ErrorKind::ArgumentConflict, message));
         }
         Ok(())
@@ -137,6 +143,7 @@ fn dispatch(cli: Cli) -> anyhow::Result<()> {
         Command::Flows(options) => wait_for(flows::run(&global, &options)),
         Command::Ledger(options) => wait_for(ledger::run(&global, &options)),
         Command::Drops(options) => wait_for(drops::run(&global, &options)),
+        Command::Top(options) => wait_for(top::run(&global, options)),
         Command::Doctor(_) => doctor::run(&global),
         Command::Demo(options) => demo::run(&options),
         Command::Generate(command) => generate::run(Cli::command(), &command),
@@ -179,6 +186,9 @@ fn message(error: &anyhow::Error) -> String {
 fn exit_code(error: &anyhow::Error) -> u8 {
     if let Some(ControlError::NotFound(_)) = error.downcast_ref() {
         return 4;
+    }
+    if error.is::<top::Usage>() || error.is::<top::screen::NoScreen>() {
+        return 2;
     }
     match error.downcast_ref::<ClientError>() {
         Some(ClientError::Unreachable { .. } | ClientError::Gone { .. }) => 3,

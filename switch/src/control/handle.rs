@@ -1,9 +1,11 @@
 //! What the API holds of control: a lock around the port table, and what can be said without it.
 
+use std::collections::HashMap;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::{Duration, Instant};
 
+use switch_common::PortId;
 use tokio::sync::{Mutex, broadcast};
 use tokio::task::JoinHandle;
 
@@ -17,7 +19,7 @@ use crate::evidence::Evidence;
 use crate::flow::{Filter, Record};
 use crate::metrics::Sample;
 use crate::metrics::process::Process;
-use crate::observer::Observer;
+use crate::observer::{Busiest, Observer, Wanted};
 use crate::port::monitor::LinkEvent;
 use crate::port::spec::{Mac, PortName, PortSpec};
 
@@ -124,13 +126,14 @@ impl api::Control for Handle {
         let control = self.control.lock().await;
         let Ok(stations) = control.commands.ask(Command::Stations).await else { return Vec::new() };
         let at = now();
+        let names: HashMap<PortId, &PortName> = control.ports.iter().map(|(name, port)| (port.id, name)).collect();
         let mut infos: Vec<StationInfo> = stations
             .into_iter()
             .filter_map(|station| {
                 Some(StationInfo {
                     mac: Mac(station.mac),
                     vlan: station.vlan.0,
-                    port: control.name_of(station.port)?.clone(),
+                    port: (*names.get(&station.port)?).clone(),
                     is_static: station.is_static,
                     age_secs: at.since(station.last_seen).as_secs(),
                     moves: station.moves,
@@ -182,6 +185,10 @@ impl api::Control for Handle {
 
     async fn flows(&self, filter: Filter, last: usize) -> Vec<Arc<Record>> {
         self.observer.records(filter, last).await
+    }
+
+    async fn busiest(&self, wanted: Wanted) -> Busiest {
+        self.observer.busiest(wanted).await
     }
 
     fn follow_flows(&self) -> broadcast::Receiver<Arc<Record>> {

@@ -22,6 +22,7 @@
 //! **Ends.** A daemon that is to be followed by another (`keep`, or a crash) tells nothing at its end: entries keep what they
 //! counted, and the next one tells it, marked as resumed. One that takes its ports away tells all that goes on as `forced`.
 
+mod busiest;
 mod kernel;
 mod names;
 mod recent;
@@ -43,6 +44,7 @@ use tokio::sync::{broadcast, oneshot};
 use crate::flow::{Entry, Filter, Limits, Moment, Record, Totals};
 use crate::reflex::ReflexError;
 
+pub use busiest::{Busiest, BusiestBy, Busy, WORDS_MAX, Wanted};
 pub use kernel::Kernel;
 pub use names::{PortIdentity, PortNames};
 pub use recent::RECENT_MAX;
@@ -129,6 +131,7 @@ pub struct Losses {
 /// What the thread is asked.
 enum Request {
     Records { filter: Filter, last: usize, answer: oneshot::Sender<Vec<Arc<Record>>> },
+    Busiest { wanted: Wanted, answer: oneshot::Sender<Busiest> },
     PortGone { id: PortId, done: oneshot::Sender<()> },
     Sweep { done: oneshot::Sender<()> },
     Stop { tell: bool, done: oneshot::Sender<()> },
@@ -199,6 +202,11 @@ impl Observer {
     /// What goes on and what ended not long ago, as far as `filter` asks for it: the `last` ones, by the time of their last frame.
     pub async fn records(&self, filter: Filter, last: usize) -> Vec<Arc<Record>> {
         self.ask(|answer| Request::Records { filter, last, answer }).await.unwrap_or_default()
+    }
+
+    /// The busiest of what goes on, or those that come first in another order. Nothing, when the observer has ended.
+    pub async fn busiest(&self, wanted: Wanted) -> Busiest {
+        self.ask(|answer| Request::Busiest { wanted, answer }).await.unwrap_or_default()
     }
 
     /// Ends a port's conversations and deletes its entries, before this returns. After its programs are off and a grace period;

@@ -23,6 +23,11 @@ impl Recent {
         self.0.push_back(record);
     }
 
+    /// What was told last of the conversation with this id.
+    pub(super) fn newest(&self, id: &str) -> Option<&Arc<Record>> {
+        self.0.iter().rev().find(|record| record.id == id)
+    }
+
     /// The `last` of these and of the `live` ones that `filter` asks for, in the order of their last frames. A record is made of a
     /// live one only if it is among the last.
     pub(super) fn choose(

@@ -11,6 +11,7 @@ use jiff::Timestamp;
 use switch_common::PortId;
 use switch_common::flow::FlowValue;
 
+use super::busiest;
 use super::recent::Recent;
 use super::{Losses, Outlet, Request, Seen, Shared, Source, hold};
 use crate::flow::{Conversation, Entry, Limits, RawKey, Record, Tracker};
@@ -87,6 +88,10 @@ impl<S: Source> Worker<S> {
                 let names = self.shared.names();
                 let name = |told: &Conversation| Record::new(told, &self.switch, names.as_ref());
                 answer(asker, self.recent.choose(self.tracker.live(), name, &filter, last));
+            }
+            Request::Busiest { wanted, answer: asker } => {
+                let names = self.shared.names();
+                answer(asker, busiest::choose(&self.tracker, &self.recent, &names, &self.switch, &wanted));
             }
             Request::PortGone { id, done } => {
                 self.port_gone(id);
