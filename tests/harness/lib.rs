@@ -27,6 +27,7 @@ pub mod scrape;
 pub mod station;
 pub mod stream;
 mod sys;
+pub mod terminal;
 pub mod topology;
 pub mod wait;
 
@@ -37,3 +38,4 @@ pub use frames::Builder;
 pub use namespace::Namespace;
 pub use requirements::Need;
 pub use station::Station;
+pub use terminal::Terminal;

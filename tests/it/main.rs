@@ -45,3 +45,4 @@ mod micro_guests;
 mod reasons;
 mod replay;
 mod scenarios;
+mod top;

@@ -4,6 +4,7 @@
 
 mod flows;
 mod hostile;
+mod top;
 
 use std::fs;
 use std::io::{Read, Write};

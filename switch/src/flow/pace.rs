@@ -10,6 +10,9 @@ use super::half::Half;
 use super::key::FlowKey;
 use super::moment::{Moment, NANOS_PER_SEC};
 
+/// Sweeps that are asked for may follow each other at once; what they add says little.
+const SHORTEST_NS: u64 = NANOS_PER_SEC / 10;
+
 /// Frames and bytes as a wire would have carried them, a second or in all.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct Carried {
@@ -63,8 +66,17 @@ impl Load {
 /// The last sweep and the one before, by `CLOCK_MONOTONIC`.
 #[derive(Clone, Copy, Debug, Default)]
 pub(super) struct Sweeps {
-    pub(super) before_ns: Option<u64>,
-    pub(super) last_ns: u64,
+    before_ns: Option<u64>,
+    last_ns: Option<u64>,
+}
+
+impl Sweeps {
+    /// A sweep begins. Two at one moment are one.
+    pub(super) fn next(&mut self, now: &Moment) {
+        if self.last_ns != Some(now.ktime_ns) {
+            self.before_ns = self.last_ns.replace(now.ktime_ns);
+        }
+    }
 }
 
 /// One direction: in all, and a second.
@@ -79,10 +91,11 @@ pub struct Pace {
 impl Pace {
     pub(super) fn of(half: &Half, sweeps: Sweeps) -> Self {
         let Load { total, fresh, swept_ns } = half.load;
-        let rate = match sweeps.before_ns {
-            Some(before_ns) if swept_ns == sweeps.last_ns => {
-                let since = |then: u64| sweeps.last_ns.saturating_sub(then);
-                fresh.per_second(since(half.first_ns).max(NANOS_PER_SEC).min(since(before_ns)))
+        let rate = match (sweeps.before_ns, sweeps.last_ns) {
+            (Some(before_ns), Some(last_ns)) if swept_ns == last_ns => {
+                let since = |then: u64| last_ns.saturating_sub(then);
+                let time = since(half.first_ns).max(NANOS_PER_SEC).min(since(before_ns));
+                fresh.per_second(time.max(SHORTEST_NS))
             }
             _ => Carried::default(),
         };

@@ -118,7 +118,7 @@ impl Tracker {
     /// Takes all entries as they are now.
     pub fn sweep(&mut self, entries: &[Entry], now: Moment) -> Sweep {
         self.resumes = self.now.is_none();
-        self.sweeps = Sweeps { before_ns: self.now.map(|before| before.ktime_ns), last_ns: now.ktime_ns };
+        self.sweeps.next(&now);
         self.now = Some(now);
         self.sweep += 1;
         let mut new: Vec<&Entry> = Vec::new();

@@ -133,6 +133,8 @@ fn one(tracker: &Tracker, recent: &Recent, names: &PortNames, switch: &str, id: 
 struct Alphabet {
     /// By port id: its place in the alphabet, and which words are in its name.
     ports: Vec<(u64, u64)>,
+    /// Whether a word may be part of a station's address.
+    has_mac: bool,
     /// Where an address is written.
     line: String,
 }
@@ -154,7 +156,8 @@ impl Alphabet {
                 *port = (place, words_in(&name.to_lowercase(), words));
             }
         }
-        Self { ports, line: String::new() }
+        let is_mac = |word: &String| word.contains(':') && word.chars().all(|c| c == ':' || c.is_ascii_hexdigit());
+        Self { ports, has_mac: words.iter().any(is_mac), line: String::new() }
     }
 
     fn port(&self, id: Option<PortId>) -> (u64, u64) {
@@ -172,6 +175,9 @@ impl Alphabet {
         }
         self.line.clear();
         write_ends(&glance.key, &mut self.line);
+        if self.has_mac {
+            write!(self.line, " {} {}", glance.key.source, glance.key.destination).expect("a string takes everything");
+        }
         (named | words_in(&self.line, words)) & all == all
     }
 

@@ -10,7 +10,7 @@ use crate::api::schema::{StationInfo, Status};
 use crate::api::top::{LIMIT_MAX, MATCH_BYTES_MAX, TopConversation, words};
 
 /// What it begins with.
-#[derive(Clone, Debug)]
+#[derive(Clone, Debug, Default)]
 pub(super) struct Start {
     pub(super) view: View,
     /// The column's place, and whether it is turned round.

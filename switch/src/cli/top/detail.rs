@@ -26,7 +26,6 @@ pub(super) fn lines(close: &Close, width: usize, now: Timestamp) -> Vec<String> 
         format!("{} {} {state}, last frame {silent} ago", flows::protocol(record), flows::verdict(record)),
         format!("forward  {}", pace(&row.forward)),
         format!("reverse  {}", pace(&row.reverse)),
-        String::new(),
     ];
     lines.extend(in_columns(&fields(record), width));
     lines.iter().map(|line| fitted(&harmless(line), width)).collect()
@@ -60,7 +59,7 @@ fn fields(record: &crate::flow::Record) -> Vec<(String, String)> {
     fields
 }
 
-/// Fields one below the other, in as many columns as there is room for. What is too long for its column has a line of its own.
+/// Fields one below the other, in as many columns as there is room for. What is too long for its column has a line of its own, before the others.
 fn in_columns(fields: &[(String, String)], width: usize) -> Vec<String> {
     let columns = ((width + GAP) / (NARROWEST + GAP)).max(1);
     let each = ((width + GAP) / columns).saturating_sub(GAP);
@@ -76,6 +75,5 @@ fn in_columns(fields: &[(String, String)], width: usize) -> Vec<String> {
             line.push_str(&format!("{text:<each$}"));
         }
     }
-    let lines = lines.into_iter().map(|line| line.trim_end().to_owned());
-    lines.chain(long).collect()
+    long.into_iter().chain(lines.into_iter().map(|line| line.trim_end().to_owned())).collect()
 }

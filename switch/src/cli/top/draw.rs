@@ -30,8 +30,6 @@ impl Theme {
         Self { is_plain: std::env::var_os("NO_COLOR").is_some_and(|value| !value.is_empty()) }
     }
 
-    pub(super) const PLAIN: Self = Self { is_plain: true };
-
     fn colour(self, colour: Color) -> Style {
         if self.is_plain { Style::new() } else { Style::new().fg(colour) }
     }
@@ -72,6 +70,7 @@ pub(super) fn draw(frame: &mut Frame<'_>, app: &mut App, theme: Theme, now: Time
         let lines = detail::lines(close, usize::from(body.width), now);
         app.page = usize::from(body.height);
         close.scroll = close.scroll.min(lines.len().saturating_sub(app.page));
+        app.counts = (lines.len() as u64, (close.scroll + app.page).min(lines.len()) as u64);
         let seen = lines.into_iter().skip(close.scroll).take(app.page).map(Line::from);
         frame.render_widget(Paragraph::new(seen.collect::<Vec<_>>()), body);
     } else {
@@ -134,12 +133,13 @@ fn footer(app: &App, theme: Theme, now: Timestamp, area: Rect) -> Line<'static> 
     let keys = if app.close.is_some() {
         "q quit  Esc back  up/down scroll  space pause  ? help"
     } else {
-        "q quit  1-4 view  </> sort  r reverse  / filter  space pause  Enter closer  ? help"
+        "q quit  1-4 view  </> sort  r turn  / find  space pause  Enter open  ? help"
     };
     let (total, matched) = app.counts;
     let shown = app.picture.len() as u64;
     let counts = match (app.close.is_some(), matched < total, shown < matched) {
-        (true, ..) => String::new(),
+        (true, true, _) => format!("line {matched} of {total}"),
+        (true, false, _) => String::new(),
         (false, _, true) => format!("first {shown} of {matched}"),
         (false, true, false) => format!("{matched} of {total}"),
         (false, false, false) => total.to_string(),
