@@ -84,8 +84,9 @@ impl Terminal {
             // It ends with an error when the last holder of the other side has gone.
             while let Ok(bytes @ 1..) = source.read(&mut room) {
                 let mut seen = hold(&shown);
-                seen.screen.process(&room[..bytes]);
-                seen.written.extend_from_slice(&room[..bytes]);
+                let fresh = room.get(..bytes).unwrap_or_default();
+                seen.screen.process(fresh);
+                seen.written.extend_from_slice(fresh);
             }
         });
         Ok(Self { running: Some(running), master, slave, before, seen, reader: Some(reader) })

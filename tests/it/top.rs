@@ -89,13 +89,16 @@ in_every_mode! {
         terminal.press(ENTER)?;
         let screen = terminal.until_shows("community_id 1:")?;
         fits(&screen, 80, 24)?;
-        for field in ["source.port_name c1", "destination.port 8080", "tcp.handshake_rtt_us ", "tcp.flags syn", "tcp.retransmits 0"] {
-            let mut looked = screen.clone();
-            while !looked.contains(field) {
-                terminal.press(DOWN)?;
-                looked = terminal.until(field, |now| now != looked).with_context(|| format!("no {field}"))?;
-            }
+        ensure!(screen.contains(" line "), "{screen}");
+        terminal.press(DOWN)?;
+        terminal.until("a line further", |now| now.lines().nth(5) == screen.lines().nth(6))?;
+        terminal.resize(100, 50)?;
+        let screen = terminal.until_shows("verdict forwarded")?;
+        for field in ["source.port_name c1", "destination.port 8080", "tcp.handshake_rtt_us ", "tcp.flags syn", "tcp.retransmits "] {
+            ensure!(screen.contains(field), "no {field} on\n{screen}");
         }
+        fits(&screen, 100, 50)?;
+        terminal.resize(80, 24)?;
         terminal.press(ESCAPE)?;
         terminal.until_shows("SOURCE")?;
         terminal.press(ESCAPE)?;

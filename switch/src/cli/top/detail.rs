@@ -1,5 +1,6 @@
 //! One conversation with everything that is known of it: each field of its record, by the name that the record has for it.
 
+use std::fmt::Write as _;
 use std::time::Duration;
 
 use jiff::Timestamp;
@@ -72,7 +73,7 @@ fn in_columns(fields: &[(String, String)], width: usize) -> Vec<String> {
             if !line.is_empty() {
                 line.push_str(&" ".repeat(GAP));
             }
-            line.push_str(&format!("{text:<each$}"));
+            write!(line, "{text:<each$}").expect("a string takes everything");
         }
     }
     long.into_iter().chain(lines.into_iter().map(|line| line.trim_end().to_owned())).collect()

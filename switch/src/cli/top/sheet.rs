@@ -64,8 +64,7 @@ impl View {
     pub(super) const fn first_order(self) -> usize {
         match self {
             Self::Ports | Self::Conversations => 2,
-            Self::Drops => 3,
-            Self::Stations => 3,
+            Self::Drops | Self::Stations => 3,
         }
     }
 }
