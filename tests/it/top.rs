@@ -363,7 +363,6 @@ fn the_screen_in_the_manual_is_one_that_is_seen() {
         let screen = terminal.until("both conversations", |screen| {
             number(screen, "FR/S", "icmp").is_ok_and(is_some) && screen.contains("tcp") && screen.contains(" up ")
         })?;
-        println!("{screen}");
         let manual = fs::read_to_string(concat!(env!("CARGO_MANIFEST_DIR"), "/../docs/operate.md"))?;
         let block = manual.split("```text\nweft weft0").nth(1).and_then(|rest| rest.split("\n```").next());
         let expected = format!("weft weft0{}", block.context("no screen in docs/operate.md")?);
