@@ -29,6 +29,7 @@ mod containers;
 mod demo;
 mod drops;
 mod exact;
+mod extcap;
 mod floods;
 mod flow_log;
 mod flows;

@@ -12,6 +12,7 @@ mod doctor;
 mod down;
 mod drops;
 mod export;
+mod extcap;
 mod fdb;
 mod filters;
 mod flows;
@@ -25,6 +26,7 @@ mod run;
 mod tests;
 pub mod top;
 
+use std::ffi::OsString;
 use std::io;
 use std::path::{Path, PathBuf};
 use std::process::ExitCode;
@@ -80,6 +82,7 @@ enum Command {
     Ledger(ledger::Options),
     Drops(drops::Options),
     Top(top::Options),
+    Extcap(extcap::Options),
     Doctor(doctor::Options),
     Demo(demo::Options),
     #[command(subcommand, hide = true)]
@@ -113,7 +116,7 @@ impl Global {
 
 /// Parses the command line and runs it.
 pub fn main() -> ExitCode {
-    let cli = match Cli::try_parse() {
+    let cli = match Cli::try_parse_from(typed(std::env::args_os())) {
         Ok(cli) => cli,
         Err(e) => return usage(&e),
     };
@@ -130,6 +133,14 @@ pub fn main() -> ExitCode {
     }
 }
 
+/// What was typed; Wireshark calls us by another name.
+fn typed(mut words: impl Iterator<Item = OsString>) -> Vec<OsString> {
+    let own = words.next();
+    let is_link = own.as_ref().is_some_and(|own| Path::new(own).file_name().is_some_and(|name| name == extcap::LINK));
+    let command = is_link.then(|| OsString::from("extcap"));
+    own.into_iter().chain(command).chain(words).collect()
+}
+
 fn dispatch(cli: Cli) -> anyhow::Result<()> {
     let global = cli.global;
     match cli.command {
@@ -144,6 +155,7 @@ fn dispatch(cli: Cli) -> anyhow::Result<()> {
         Command::Ledger(options) => wait_for(ledger::run(&global, &options)),
         Command::Drops(options) => wait_for(drops::run(&global, &options)),
         Command::Top(options) => wait_for(top::run(&global, options)),
+        Command::Extcap(options) => wait_for(extcap::run(&global, options)),
         Command::Doctor(_) => doctor::run(&global),
         Command::Demo(options) => demo::run(&options),
         Command::Generate(command) => generate::run(Cli::command(), &command),
