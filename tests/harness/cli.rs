@@ -82,6 +82,11 @@ impl Cli {
         &self.binary
     }
 
+    /// The instance's name.
+    pub fn name(&self) -> &str {
+        &self.name
+    }
+
     /// Runs `weft` with blank-separated words, whatever its exit code.
     pub fn output(&self, line: &str) -> Result<Output> {
         self.output_of(&line.split_whitespace().collect::<Vec<_>>())
@@ -161,7 +166,7 @@ fn binary() -> Result<PathBuf> {
 }
 
 /// A binary that cargo built beside this test.
-pub(crate) fn built(name: &str) -> Result<PathBuf> {
+pub fn built(name: &str) -> Result<PathBuf> {
     // …/target/debug/deps/it-0123 → …/target/debug/weft
     let own = std::env::current_exe()?;
     let beside = own.ancestors().skip(1).map(|folder| folder.join(name)).find(|file| file.is_file());

@@ -28,6 +28,7 @@ pub mod sniffer;
 pub mod station;
 pub mod stream;
 mod sys;
+pub mod terminal;
 pub mod topology;
 pub mod wait;
 
@@ -39,3 +40,4 @@ pub use namespace::Namespace;
 pub use requirements::Need;
 pub use sniffer::Sniffer;
 pub use station::Station;
+pub use terminal::Terminal;

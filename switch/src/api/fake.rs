@@ -16,6 +16,7 @@ use crate::events::{Event, EventFilter, Events};
 use crate::flow::{Filter, Record};
 use crate::metrics::Sample;
 use crate::names::{Holder, Subject};
+use crate::observer::{Busiest, Wanted};
 use crate::port::spec::{Mac, PortName, PortSpec, PortState};
 
 #[derive(Debug)]
@@ -31,6 +32,8 @@ pub(crate) struct World {
     pub(crate) samples: u64,
     pub(crate) records: Vec<Arc<Record>>,
     pub(crate) ended: broadcast::Sender<Arc<Record>>,
+    pub(crate) busiest: Busiest,
+    pub(crate) wanted: Vec<Wanted>,
     pub(crate) lagged: u64,
     pub(crate) evidence: broadcast::Sender<Arc<Witnessed>>,
     pub(crate) events: Events,
@@ -53,6 +56,8 @@ impl Default for World {
             is_unbalanced: false,
             records: Vec::new(),
             ended: broadcast::Sender::new(FOLLOW_MAX),
+            busiest: Busiest::default(),
+            wanted: Vec::new(),
             lagged: 0,
             sample: Sample::default(),
             samples: 0,
@@ -214,6 +219,13 @@ impl Control for Fake {
         let mut chosen: Vec<_> = asked.rev().take(last).cloned().collect();
         chosen.reverse();
         Ok(chosen)
+    }
+
+    async fn busiest(&self, wanted: Wanted) -> Busiest {
+        let mut world = self.world();
+        let answer = world.busiest.clone();
+        world.wanted.push(wanted);
+        answer
     }
 
     fn follow_flows(&self) -> broadcast::Receiver<Arc<Record>> {

@@ -9,6 +9,7 @@ pub mod client;
 pub mod flows;
 pub mod schema;
 pub mod server;
+pub mod top;
 pub mod web;
 
 pub mod events;
@@ -34,6 +35,7 @@ use crate::events::{Event, EventFilter};
 use crate::flow::{Filter, Record};
 use crate::metrics;
 use crate::names::{Holder, Subject};
+use crate::observer::{Busiest, Wanted};
 use crate::port::spec::{Mac, PortName, PortSpec};
 use schema::{Diff, DropInfo, LedgerReport, PortInfo, Sample, Side, StationInfo, Status};
 
@@ -118,6 +120,8 @@ pub trait Control: Clone + Send + Sync + 'static {
     /// time asks for what is in memory.
     fn flows(&self, filter: Filter, last: usize)
     -> impl Future<Output = Result<Vec<Arc<Record>>, ControlError>> + Send;
+    /// The first of what goes on, in an order.
+    fn busiest(&self, wanted: Wanted) -> impl Future<Output = Busiest> + Send;
     /// Records from now on, as conversations end.
     fn follow_flows(&self) -> broadcast::Receiver<Arc<Record>>;
     /// A follower was too slow for so many records.

@@ -18,7 +18,7 @@ use super::schema::{
     AddPort, Apply, Diff, DropInfo, Flush, Flushed, Follow, LedgerReport, NewStation, PortInfo, Problem, RemovePort,
     Settle, StationInfo, Status, Who,
 };
-use super::{Control, ControlError};
+use super::{Control, ControlError, top};
 use crate::config::{PortTable, StationMac};
 use crate::events::{Event, EventKind};
 use crate::flow::{Record, filter};
@@ -50,7 +50,11 @@ const SETTLE_SECS_MAX: u64 = 600;
         drops,
         list_flows,
         list_events,
-        who
+        who,
+        top::ports,
+        top::conversations,
+        top::drops,
+        top::stations
     ),
     components(schemas(PortSpec, Problem))
 )]
@@ -86,6 +90,10 @@ pub(super) fn router<C: Control>(control: C, followers: Followers) -> Router {
         .route("/v1/flows", get(list_flows::<C>))
         .route("/v1/events", get(list_events::<C>))
         .route("/v1/who/{subject}", get(who::<C>))
+        .route("/v1/top/ports", get(top::ports::<C>))
+        .route("/v1/top/conversations", get(top::conversations::<C>))
+        .route("/v1/top/drops", get(top::drops::<C>))
+        .route("/v1/top/stations", get(top::stations::<C>))
         .fallback(async || Refusal::new(StatusCode::NOT_FOUND, "no such path; see /openapi.json".to_owned()))
         .method_not_allowed_fallback(async || {
             Refusal::new(StatusCode::METHOD_NOT_ALLOWED, "no such method here; see /openapi.json".to_owned())

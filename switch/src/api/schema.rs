@@ -103,6 +103,17 @@ pub enum Side {
     Kernel,
 }
 
+impl Side {
+    /// The word that JSON and tables have for it.
+    pub const fn label(self) -> &'static str {
+        match self {
+            Self::Ingress => "ingress",
+            Self::Egress => "egress",
+            Self::Kernel => "kernel",
+        }
+    }
+}
+
 /// Frames that did not arrive: of one port, for one reason. Totals since the counters began; in `follow`, what was
 /// dropped since the line before.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, ToSchema)]

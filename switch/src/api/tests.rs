@@ -5,6 +5,7 @@
 mod events;
 mod flows;
 mod hostile;
+mod top;
 
 use std::fs;
 use std::io::{Read, Write};

@@ -9,20 +9,21 @@ use clap::Parser;
 use tokio::sync::oneshot;
 
 use super::{Cli, dispatch, exit_code};
+use crate::api::client::Client;
 use crate::api::fake::Fake;
 use crate::api::server::Socket;
 use crate::port::spec::{Attachment, Origin, Role};
 
 /// A daemon in a thread of its own; it ends when this is dropped.
-struct Daemon {
+pub(super) struct Daemon {
     dir: tempfile::TempDir,
-    fake: Fake,
+    pub(super) fake: Fake,
     stop: Option<oneshot::Sender<()>>,
     thread: Option<JoinHandle<()>>,
 }
 
 impl Daemon {
-    fn start() -> Self {
+    pub(super) fn start() -> Self {
         let dir = tempfile::tempdir().unwrap();
         let fake = Fake::default();
         let (control, path) = (fake.clone(), dir.path().join("sock"));
@@ -40,6 +41,10 @@ impl Daemon {
         });
         is_ready.recv().unwrap();
         Self { dir, fake, stop: Some(stop), thread: Some(thread) }
+    }
+
+    pub(super) fn client(&self) -> Client {
+        Client::new(&self.dir.path().join("sock"))
     }
 
     /// Runs a command and says its exit code.

@@ -7,7 +7,7 @@ use jiff::Timestamp;
 
 use super::Global;
 use super::output::{Column, Format, print, render};
-use crate::api::schema::{DropInfo, Sample, Side};
+use crate::api::schema::{DropInfo, Sample};
 use crate::describe::describe;
 use crate::flow::filter;
 
@@ -81,12 +81,7 @@ fn port(info: &DropInfo) -> String {
 }
 
 fn side(info: &DropInfo) -> String {
-    match info.side {
-        Side::Ingress => "ingress",
-        Side::Egress => "egress",
-        Side::Kernel => "kernel",
-    }
-    .to_owned()
+    info.side.label().to_owned()
 }
 
 const COLUMNS: &[Column<DropInfo>] = &[

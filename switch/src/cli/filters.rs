@@ -29,7 +29,7 @@ impl Filters {
 }
 
 /// A value within a query (RFC 3986, section 3.4).
-struct Quoted<'a>(&'a str);
+pub(super) struct Quoted<'a>(pub(super) &'a str);
 
 impl std::fmt::Display for Quoted<'_> {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {

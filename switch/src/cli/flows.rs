@@ -149,11 +149,11 @@ fn end(port: &str, mac: Mac, address: Option<IpAddr>, number: Option<u16>) -> St
     }
 }
 
-fn source(record: &Record) -> String {
+pub(super) fn source(record: &Record) -> String {
     end(&record.source_port_name, record.source_mac, record.source_address, record.source_port)
 }
 
-fn destination(record: &Record) -> String {
+pub(super) fn destination(record: &Record) -> String {
     let port = match (&record.destination_port_name, record.verdict) {
         (Some(name), _) => name,
         (None, Verdict::Flooded) => "*",
@@ -162,13 +162,13 @@ fn destination(record: &Record) -> String {
     end(port, record.destination_mac, record.destination_address, record.destination_port)
 }
 
-fn protocol(record: &Record) -> String {
+pub(super) fn protocol(record: &Record) -> String {
     let name = record.network_transport.as_ref().unwrap_or(&record.network_type);
     let name = if name == "ipv6-icmp" { "icmp6" } else { name };
     if record.fragment { format!("{name}/frag") } else { name.to_owned() }
 }
 
-fn verdict(record: &Record) -> String {
+pub(super) fn verdict(record: &Record) -> String {
     let verdict = match record.verdict {
         Verdict::Forwarded => "forwarded",
         Verdict::Flooded => "flooded",
@@ -208,7 +208,7 @@ fn rtt(record: &Record) -> String {
     }
 }
 
-fn state(record: &Record) -> String {
+pub(super) fn state(record: &Record) -> String {
     let is_half_open = record.tcp.as_ref().is_some_and(|tcp| tcp.half_open);
     let is_closing = record.tcp.as_ref().is_some_and(|tcp| tcp.flags.any(TCP_FIN | TCP_RST));
     match record.end_reason {

@@ -13,6 +13,7 @@ mod down;
 mod drops;
 mod events;
 mod export;
+mod extcap;
 mod fdb;
 mod filters;
 mod flows;
@@ -24,8 +25,10 @@ mod port;
 mod run;
 #[cfg(test)]
 mod tests;
+pub mod top;
 mod who;
 
+use std::ffi::OsString;
 use std::io;
 use std::path::{Path, PathBuf};
 use std::process::ExitCode;
@@ -82,6 +85,8 @@ enum Command {
     Drops(drops::Options),
     Events(events::Options),
     Who(who::Options),
+    Top(top::Options),
+    Extcap(extcap::Options),
     Doctor(doctor::Options),
     Demo(demo::Options),
     #[command(subcommand, hide = true)]
@@ -93,6 +98,10 @@ impl Cli {
     fn is_sensible(&self) -> Result<(), clap::Error> {
         if self.global.output == Format::Hubble && !matches!(self.command, Command::Flows(_)) {
             let message = "only flows has the format hubble; use table, wide, json or jsonl";
+            return Err(Self::command().error(ErrorKind::ArgumentConflict, message));
+        }
+        if self.global.output != Format::Table && matches!(self.command, Command::Top(_)) {
+            let message = "top draws on a terminal; for a script use port list, flows, drops or fdb";
             return Err(Self::command().error(ErrorKind::ArgumentConflict, message));
         }
         Ok(())
@@ -111,7 +120,7 @@ impl Global {
 
 /// Parses the command line and runs it.
 pub fn main() -> ExitCode {
-    let cli = match Cli::try_parse() {
+    let cli = match Cli::try_parse_from(typed(std::env::args_os())) {
         Ok(cli) => cli,
         Err(e) => return usage(&e),
     };
@@ -126,6 +135,14 @@ pub fn main() -> ExitCode {
             ExitCode::from(exit_code(&e))
         }
     }
+}
+
+/// What was typed; Wireshark calls us by another name.
+fn typed(mut words: impl Iterator<Item = OsString>) -> Vec<OsString> {
+    let own = words.next();
+    let is_link = own.as_ref().is_some_and(|own| Path::new(own).file_name().is_some_and(|name| name == extcap::LINK));
+    let command = is_link.then(|| OsString::from("extcap"));
+    own.into_iter().chain(command).chain(words).collect()
 }
 
 fn dispatch(cli: Cli) -> anyhow::Result<()> {
@@ -143,6 +160,8 @@ fn dispatch(cli: Cli) -> anyhow::Result<()> {
         Command::Drops(options) => wait_for(drops::run(&global, &options)),
         Command::Events(options) => wait_for(events::run(&global, &options)),
         Command::Who(options) => wait_for(who::run(&global, &options)),
+        Command::Top(options) => wait_for(top::run(&global, options)),
+        Command::Extcap(options) => wait_for(extcap::run(&global, options)),
         Command::Doctor(_) => doctor::run(&global),
         Command::Demo(options) => demo::run(&options),
         Command::Generate(command) => generate::run(Cli::command(), &command),
@@ -185,6 +204,9 @@ fn message(error: &anyhow::Error) -> String {
 fn exit_code(error: &anyhow::Error) -> u8 {
     if let Some(ControlError::NotFound(_)) = error.downcast_ref() {
         return 4;
+    }
+    if error.is::<top::Usage>() || error.is::<top::screen::NoScreen>() {
+        return 2;
     }
     match error.downcast_ref::<ClientError>() {
         Some(ClientError::Unreachable { .. } | ClientError::Gone { .. }) => 3,

@@ -1,11 +1,12 @@
 //! What the API holds of control: a lock around the port table, and what can be said without it.
 
+use std::collections::HashMap;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::{Duration, Instant};
 
 use jiff::Timestamp;
-use switch_common::DropReason;
+use switch_common::{DropReason, PortId};
 use tokio::sync::{Mutex, MutexGuard, broadcast};
 use tokio::task::JoinHandle;
 
@@ -23,7 +24,7 @@ use crate::history::{DroppedSince, History, HistoryError};
 use crate::metrics::Sample;
 use crate::metrics::process::Process;
 use crate::names::{Holder, Subject};
-use crate::observer::Observer;
+use crate::observer::{Busiest, Observer, Wanted};
 use crate::port::monitor::LinkEvent;
 use crate::port::spec::{Mac, PortName, PortSpec};
 
@@ -166,13 +167,14 @@ impl api::Control for Handle {
         let control = self.control.lock().await;
         let Ok(stations) = control.commands.ask(Command::Stations).await else { return Vec::new() };
         let at = now();
+        let names: HashMap<PortId, &PortName> = control.ports.iter().map(|(name, port)| (port.id, name)).collect();
         let mut infos: Vec<StationInfo> = stations
             .into_iter()
             .filter_map(|station| {
                 Some(StationInfo {
                     mac: Mac(station.mac),
                     vlan: station.vlan.0,
-                    port: control.name_of(station.port)?.clone(),
+                    port: (*names.get(&station.port)?).clone(),
                     is_static: station.is_static,
                     age_secs: at.since(station.last_seen).as_secs(),
                     moves: station.moves,
@@ -249,6 +251,10 @@ impl api::Control for Handle {
             Some(history) => history.complete(remembered, filter, last).await.map_err(failed),
             None => Ok(remembered.records),
         }
+    }
+
+    async fn busiest(&self, wanted: Wanted) -> Busiest {
+        self.observer.busiest(wanted).await
     }
 
     fn follow_flows(&self) -> broadcast::Receiver<Arc<Record>> {

@@ -20,6 +20,7 @@ use super::counters::Counters;
 use super::half::Half;
 use super::key::{FlowKey, Network, Ports, RawKey};
 use super::moment::Moment;
+use super::pace::{Glance, Pace, Sweeps};
 use super::tcp::{Handshake, Health, TcpFlags, only_knocked};
 
 /// Why a conversation was given out.
@@ -268,6 +269,30 @@ impl Live {
             reverse: destination.map_or_else(Counters::default, |half| half.pending),
             tcp: self.key.is_tcp().then_some(health),
         }
+    }
+
+    /// What can be said without making a conversation of it.
+    pub(super) fn glance(&self, place: usize, sweeps: Sweeps) -> Option<Glance> {
+        let (side, _) = self.sides();
+        let (source, destination) = self.ends();
+        let key = match side {
+            Side::First => self.key,
+            Side::Second => self.key.reversed(source.ingress),
+        };
+        let again = |half: &Half| half.pending.retransmitted_segments;
+        let us = |handshake: Handshake| u64::try_from(handshake.whole().as_micros()).unwrap_or(u64::MAX);
+        Some(Glance {
+            place,
+            number: self.number,
+            key: FlowKey::try_from(&key).ok()?,
+            egress: PortId::new(self.ports().1),
+            began_ns: self.first_ns(),
+            last_ns: self.last_ns(),
+            forward: Pace::of(source, sweeps),
+            reverse: destination.map(|half| Pace::of(half, sweeps)).unwrap_or_default(),
+            rtt_us: self.handshake.map(us),
+            retransmits: again(source) + destination.map_or(0, again),
+        })
     }
 
     /// Who began, and who answered.

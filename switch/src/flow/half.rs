@@ -6,6 +6,7 @@ use switch_common::{DropReason, VERDICT_ARMED, VERDICT_DROP, VERDICT_PUNT};
 use super::conversation::Verdict;
 use super::counters::Counters;
 use super::moment::Moment;
+use super::pace::Load;
 use super::tcp::TcpFlags;
 
 /// One direction at one ingress port.
@@ -24,6 +25,7 @@ pub(super) struct Half {
     pub(super) last_ns: u64,
     pub(super) ack_ns: u64,
     pub(super) pending: Counters,
+    pub(super) load: Load,
 }
 
 impl Half {
@@ -40,6 +42,7 @@ impl Half {
             last_ns: value.first_ns,
             ack_ns: 0,
             pending: Counters::default(),
+            load: Load::default(),
         }
     }
 
@@ -56,6 +59,7 @@ impl Half {
         self.last_ns = self.last_ns.max(now.ktime_of(value.last_jiffies));
         self.ack_ns = if self.ack_ns == 0 { value.ack_ns() } else { self.ack_ns };
         self.pending.add(delta);
+        self.load.add(delta, now);
     }
 
     pub(super) fn flags(&self) -> TcpFlags {

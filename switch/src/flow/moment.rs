@@ -4,7 +4,7 @@ use std::time::Duration;
 
 use jiff::Timestamp;
 
-const NANOS_PER_SEC: u64 = 1_000_000_000;
+pub(super) const NANOS_PER_SEC: u64 = 1_000_000_000;
 
 /// All clocks at one moment, at which the entries were read or shortly after.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]

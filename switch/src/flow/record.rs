@@ -5,6 +5,7 @@
 
 use std::borrow::Cow;
 use std::collections::BTreeMap;
+use std::fmt;
 use std::net::IpAddr;
 use std::sync::Arc;
 
@@ -383,6 +384,23 @@ pub(super) fn protocol_named(text: &str) -> Option<String> {
     let text = if text == "icmpv6" { "ipv6-icmp" } else { text };
     let known = PROTOCOLS.iter().any(|(_, name)| *name == text) || ETHERTYPES.iter().any(|(_, name)| *name == text);
     if known { Some(text.to_owned()) } else { text.parse().ok().map(|number| protocol_name(number).into_owned()) }
+}
+
+/// Writes what records call a conversation's protocol: that above IP, or the frame's type.
+///
+/// # Errors
+/// It cannot be written to.
+pub fn write_protocol(key: &FlowKey, into: &mut impl fmt::Write) -> fmt::Result {
+    match key.network {
+        Network::Ip { protocol, .. } => match PROTOCOLS.iter().find(|(known, _)| *known == protocol) {
+            Some((_, name)) => into.write_str(name),
+            None => write!(into, "{protocol}"),
+        },
+        Network::Link { ethertype } => match ETHERTYPES.iter().find(|(known, _)| *known == ethertype) {
+            Some((_, name)) => into.write_str(name),
+            None => write!(into, "{ethertype:#06x}"),
+        },
+    }
 }
 
 /// What the EtherType stands for, or its number.

@@ -19,6 +19,8 @@
 //! **Bounds.** There are never more conversations than entries, for a conversation that has none left has ended. The keys are
 //! hashed with a random seed. A sweep is linear in entries and conversations.
 
+mod glances;
+
 use std::collections::{HashMap, HashSet};
 use std::mem;
 
@@ -29,6 +31,7 @@ use super::counters::Counters;
 use super::half::Half;
 use super::key::{FlowKey, RawKey};
 use super::moment::{Limits, Moment};
+use super::pace::Sweeps;
 use super::totals::Totals;
 
 /// One entry of the kernel's tables, as it was read.
@@ -87,6 +90,7 @@ pub struct Tracker {
     opened: u64,
     sweep: u64,
     now: Option<Moment>,
+    sweeps: Sweeps,
     /// What is found now went on before the tracker began.
     resumes: bool,
 }
@@ -105,6 +109,7 @@ impl Tracker {
             opened: 0,
             sweep: 0,
             now: None,
+            sweeps: Sweeps::default(),
             resumes: false,
         }
     }
@@ -112,6 +117,7 @@ impl Tracker {
     /// Takes all entries as they are now.
     pub fn sweep(&mut self, entries: &[Entry], now: Moment) -> Sweep {
         self.resumes = self.now.is_none();
+        self.sweeps.next(&now);
         self.now = Some(now);
         self.sweep += 1;
         let mut new: Vec<&Entry> = Vec::new();

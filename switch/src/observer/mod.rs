@@ -26,6 +26,7 @@
 //! counted, and the next one tells it, marked as resumed. One that takes its ports away tells all that goes on as `forced`. A thread
 //! that ends by a defect of ours is said in the log, and by [`Observer::is_alive`]; frames go on without it.
 
+mod busiest;
 mod kernel;
 mod names;
 mod recent;
@@ -47,6 +48,7 @@ use tokio::sync::{broadcast, oneshot};
 use crate::flow::{Entry, Filter, Limits, Moment, Record, Totals};
 use crate::reflex::ReflexError;
 
+pub use busiest::{Busiest, BusiestBy, Busy, WORDS_MAX, Wanted};
 pub use kernel::Kernel;
 pub use names::{PortIdentity, PortNames};
 pub use recent::{RECENT_MAX, Remembered};
@@ -135,6 +137,7 @@ enum Request {
     Records { filter: Filter, last: usize, answer: oneshot::Sender<Remembered> },
     PortsGone { ids: Vec<PortId>, done: oneshot::Sender<()> },
     Nothing { done: oneshot::Sender<()> },
+    Busiest { wanted: Wanted, answer: oneshot::Sender<Busiest> },
     Sweep { done: oneshot::Sender<()> },
     Stop { tell: bool, done: oneshot::Sender<()> },
 }
@@ -245,6 +248,11 @@ impl Observer {
     /// Waits until all that was requested before is carried out.
     pub async fn has_caught_up(&self) {
         self.ask(|done| Request::Nothing { done }).await;
+    }
+
+    /// The busiest of what goes on, or those that come first in another order. Nothing, when the observer has ended.
+    pub async fn busiest(&self, wanted: Wanted) -> Busiest {
+        self.ask(|answer| Request::Busiest { wanted, answer }).await.unwrap_or_default()
     }
 
     /// Sweeps now.

@@ -56,6 +56,11 @@ impl PortNames {
         self.0.iter().map(|(id, identity)| (*id, identity.as_ref()))
     }
 
+    /// All of them, with their names.
+    pub(super) fn all(&self) -> impl Iterator<Item = (&str, PortId)> {
+        self.0.iter().map(|(id, identity)| (identity.name.as_str(), *id))
+    }
+
     /// Forgets a port.
     pub fn remove(&mut self, id: PortId) {
         self.0.remove(&id);

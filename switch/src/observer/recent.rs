@@ -43,6 +43,11 @@ impl Recent {
         self.records.push_back(record);
     }
 
+    /// What was told last of the conversation with this id.
+    pub(super) fn newest(&self, id: &str) -> Option<&Arc<Record>> {
+        self.records.iter().rev().find(|record| record.id == id)
+    }
+
     /// The `last` of these and of the `live` ones that `filter` asks for. A record is made of a live one only if it is among them.
     pub(super) fn choose(
         &self,

@@ -1,6 +1,8 @@
 //! The observer over a source in memory.
 #![expect(clippy::unwrap_used, reason = "a test that fails here has failed")]
 
+mod busiest;
+
 use std::collections::BTreeMap;
 use std::sync::{Arc, Mutex};
 use std::time::Duration;

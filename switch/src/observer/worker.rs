@@ -11,6 +11,7 @@ use jiff::Timestamp;
 use switch_common::PortId;
 use switch_common::flow::FlowValue;
 
+use super::busiest;
 use super::recent::Recent;
 use super::{Losses, Outlet, Request, Seen, Shared, Source, hold};
 use crate::flow::{Conversation, Entry, Limits, RawKey, Record, Tracker};
@@ -87,6 +88,10 @@ impl<S: Source> Worker<S> {
                 let names = self.shared.names();
                 let live = self.tracker.live();
                 answer(asker, self.recent.choose(live, names.as_ref(), &self.switch, &filter, last));
+            }
+            Request::Busiest { wanted, answer: asker } => {
+                let names = self.shared.names();
+                answer(asker, busiest::choose(&self.tracker, &self.recent, &names, &self.switch, &wanted));
             }
             Request::PortsGone { ids, done } => {
                 self.ports_gone(&ids);
