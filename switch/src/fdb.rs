@@ -164,7 +164,7 @@ impl Pace {
 }
 
 /// The filtering database.
-#[derive(Debug)]
+#[derive(Clone, Debug)]
 pub struct Fdb {
     limits: FdbLimits,
     step: Duration,

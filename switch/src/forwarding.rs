@@ -82,14 +82,14 @@ pub struct Decision {
 }
 
 /// All that deciding depends on.
-#[derive(Debug)]
+#[derive(Clone, Debug)]
 pub struct Tables {
     /// Who lives where.
     pub fdb: Fdb,
     ports: BTreeMap<PortId, Port>,
 }
 
-#[derive(Debug)]
+#[derive(Clone, Debug)]
 struct Port {
     view: PortView,
     sources: AllowedSources,

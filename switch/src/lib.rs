@@ -13,6 +13,7 @@ pub mod dataplane;
 pub mod describe;
 pub mod events;
 pub mod evidence;
+pub mod explain;
 pub mod export;
 pub mod fdb;
 pub mod flow;

@@ -21,6 +21,7 @@ pub mod namespace;
 pub mod numbered;
 pub mod pcap;
 pub mod play;
+pub mod prometheus;
 pub mod requirements;
 pub mod scenario;
 pub mod scrape;

@@ -2,18 +2,15 @@
 
 use std::collections::BTreeSet;
 use std::io::{Read as _, Write as _};
-use std::process::{Command, Stdio};
 use std::time::Instant;
 
 use anyhow::{Context as _, Result, ensure};
-use weft_tests::command::{Running, feed, text, words};
+use weft_tests::command::{feed, text, words};
 use weft_tests::frames::{self, MacAddr};
+use weft_tests::prometheus::Prometheus;
 use weft_tests::scrape::{self, Scrape};
 use weft_tests::topology::{self, Container};
 use weft_tests::{Arena, Builder, Daemon, Mode, Need, Station, wait};
-
-/// Where the Prometheus of a test listens.
-const PROMETHEUS: &str = "127.0.0.1:9090";
 
 in_every_mode! {
     /// The table of ports, which other tests hold against the kernel's own counters, is the oracle.
@@ -129,32 +126,14 @@ fn promtool_and_prometheus_read_what_is_told() {
         let landing = text(&mut words(&format!("curl -sf -m 20 http://{}/", scrape::ADDRESS)))?;
         ensure!(landing.contains("href=\"/metrics\""), "{landing}");
 
-        std::fs::create_dir("/run/prometheus")?;
         let config = format!(
             "scrape_configs:\n- job_name: weft\n  scrape_interval: 1s\n  static_configs:\n  - targets: [\"{}\"]\n",
             scrape::ADDRESS
         );
-        std::fs::write("/run/prometheus/prometheus.yml", config)?;
-        let mut command = Command::new("prometheus");
-        command.args(["--config.file=/run/prometheus/prometheus.yml", "--storage.tsdb.path=/run/prometheus/data"]);
-        command.arg(format!("--web.listen-address={PROMETHEUS}"));
-        command.current_dir("/run/prometheus").stdin(Stdio::null()).stdout(Stdio::null()).stderr(Stdio::null());
-        let mut prometheus = Running::start(&mut command)?;
-        // Its answer, once it has one: the value stands last, as a string.
-        let mut query = |query: &str| {
-            wait::until(&format!("Prometheus knows {query}"), wait::LATER, || {
-                ensure!(prometheus.ended()?.is_none(), "Prometheus has ended");
-                let mut curl = words("curl -s -m 20 -G --data-urlencode");
-                curl.arg(format!("query={query}")).arg(format!("http://{PROMETHEUS}/api/v1/query"));
-                let answer = weft_tests::command::output(&mut curl)?;
-                let Ok(answer) = serde_json::from_slice::<serde_json::Value>(&answer.stdout) else { return Ok(None) };
-                let value = answer.pointer("/data/result/0/value/1").and_then(serde_json::Value::as_str);
-                Ok(value.map(ToOwned::to_owned))
-            })
-        };
-        ensure!(query("up{job=\"weft\"}")? == "1");
-        ensure!(query("sum(weft_port_up)")? == "2");
-        let frames: f64 = query("sum(weft_port_ingress_frames_total)")?.parse()?;
+        let prometheus = Prometheus::start(&config, &[])?;
+        ensure!(same(prometheus.value("up{job=\"weft\"}")?, 1));
+        ensure!(same(prometheus.value("sum(weft_port_up)")?, 2));
+        let frames = prometheus.value("sum(weft_port_ingress_frames_total)")?;
         ensure!(frames >= 6.0, "{frames}");
         drop(prometheus);
         daemon.stop(arena)

@@ -13,7 +13,10 @@ use super::schema::{Change, Diff, DropInfo, LawReport, LedgerReport, PortInfo, S
 use super::{Control, ControlError, Witnessed};
 use crate::config::{File, PortTable};
 use crate::events::{Event, EventFilter, Events};
+use crate::explain::{self, Explanation, Facts, Question};
+use crate::fdb::{FdbLimits, Nanos};
 use crate::flow::{Filter, Record};
+use crate::forwarding::Tables;
 use crate::metrics::Sample;
 use crate::names::{Holder, Subject};
 use crate::observer::{Busiest, Wanted};
@@ -205,6 +208,20 @@ impl Control for Fake {
         let mut drops = self.world().drops.clone();
         drops.iter_mut().for_each(|drop| drop.description.clone_from(&span));
         Ok(drops)
+    }
+
+    async fn explain(&self, question: Question) -> Result<Explanation, ControlError> {
+        let world = self.world();
+        let facts = Facts {
+            ports: world.specs.values().map(info).collect(),
+            stations: world.stations.clone(),
+            tables: Tables::new(FdbLimits::default()),
+            of_sender: world.records.clone(),
+            of_receiver: world.records.clone(),
+            drops: world.drops.clone(),
+            now: Nanos::default(),
+        };
+        explain::explain(&question, &facts, |_| Ok(None))
     }
 
     async fn sample(&self) -> Result<Sample, ControlError> {

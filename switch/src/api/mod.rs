@@ -32,6 +32,7 @@ use tokio::sync::broadcast;
 
 use crate::config;
 use crate::events::{Event, EventFilter};
+use crate::explain::{Explanation, Question};
 use crate::flow::{Filter, Record};
 use crate::metrics;
 use crate::names::{Holder, Subject};
@@ -114,6 +115,8 @@ pub trait Control: Clone + Send + Sync + 'static {
         since: Option<Timestamp>,
         until: Option<Timestamp>,
     ) -> impl Future<Output = Result<Vec<DropInfo>, ControlError>> + Send;
+    /// Why one can, or cannot, reach the other.
+    fn explain(&self, question: Question) -> impl Future<Output = Result<Explanation, ControlError>> + Send;
     /// Everything that metrics tell.
     fn sample(&self) -> impl Future<Output = Result<metrics::Sample, ControlError>> + Send;
     /// Conversations that go on and that ended: of those that are asked for the `last`, by the time of their last frame. Who names no

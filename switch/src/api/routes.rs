@@ -21,6 +21,7 @@ use super::schema::{
 use super::{Control, ControlError, top};
 use crate::config::{PortTable, StationMac};
 use crate::events::{Event, EventKind};
+use crate::explain::{Explanation, Question};
 use crate::flow::{Record, filter};
 use crate::names::{Holder, NoSubject, Subject};
 use crate::port::spec::{Origin, PortName, PortSpec};
@@ -48,6 +49,7 @@ const SETTLE_SECS_MAX: u64 = 600;
         flush,
         ledger,
         drops,
+        explain,
         list_flows,
         list_events,
         who,
@@ -87,6 +89,7 @@ pub(super) fn router<C: Control>(control: C, followers: Followers) -> Router {
         .route("/v1/stations/{mac}", delete(remove_station::<C>))
         .route("/v1/ledger", get(ledger::<C>))
         .route("/v1/drops", get(drops::<C>))
+        .route("/v1/explain", get(explain::<C>))
         .route("/v1/flows", get(list_flows::<C>))
         .route("/v1/events", get(list_events::<C>))
         .route("/v1/who/{subject}", get(who::<C>))
@@ -245,6 +248,14 @@ async fn drops<C: Control>(
     } else {
         Ok(Json(room.control.drops().await).into_response())
     }
+}
+
+/// Why one can, or cannot, reach the other: who they are, what the kernel does with their frames by itself, and what would become
+/// of the next one.
+#[utoipa::path(get, path = "/v1/explain", params(Question),
+    responses((status = 200, body = Explanation), (status = 404, body = Problem)))]
+async fn explain<C: Control>(State(room): State<Room<C>>, Options(question): Options<Question>) -> Answer<Explanation> {
+    Ok(Json(room.control.explain(question).await?))
 }
 
 /// Conversations that go on and that ended not long ago, by the time of their last frame; with `since` or `until` also those that the

@@ -12,6 +12,7 @@ mod doctor;
 mod down;
 mod drops;
 mod events;
+mod explain;
 mod export;
 mod extcap;
 mod fdb;
@@ -87,6 +88,7 @@ enum Command {
     Who(who::Options),
     Top(top::Options),
     Extcap(extcap::Options),
+    Explain(explain::Options),
     Doctor(doctor::Options),
     Demo(demo::Options),
     #[command(subcommand, hide = true)]
@@ -162,6 +164,7 @@ fn dispatch(cli: Cli) -> anyhow::Result<()> {
         Command::Who(options) => wait_for(who::run(&global, &options)),
         Command::Top(options) => wait_for(top::run(&global, options)),
         Command::Extcap(options) => wait_for(extcap::run(&global, options)),
+        Command::Explain(options) => wait_for(explain::run(&global, &options)),
         Command::Doctor(_) => doctor::run(&global),
         Command::Demo(options) => demo::run(&options),
         Command::Generate(command) => generate::run(Cli::command(), &command),

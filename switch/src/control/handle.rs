@@ -19,6 +19,7 @@ use crate::dataplane::commands::{Census, Command};
 use crate::dataplane::thread::now;
 use crate::events::{Event, EventFilter, Events};
 use crate::evidence::Evidence;
+use crate::explain::{self, Explanation, Facts, Question};
 use crate::flow::{Filter, Record};
 use crate::history::{DroppedSince, History, HistoryError};
 use crate::metrics::Sample;
@@ -28,6 +29,8 @@ use crate::observer::{Busiest, Observer, Wanted};
 use crate::port::monitor::LinkEvent;
 use crate::port::spec::{Mac, PortName, PortSpec};
 
+/// Conversations of one end that an explanation looks at, the last ones.
+const EXPLAINED_MAX: usize = 1000;
 /// Evidence that waits for a slow follower at most.
 const EVIDENCE_KEPT: usize = 4096;
 /// How often [`Handle::keep_drops`] is to be called.
@@ -229,6 +232,27 @@ impl api::Control for Handle {
             DropInfo { port, side, reason, description, frames, bytes, evidence: Vec::new() }
         };
         Ok(rows.into_iter().map(info).collect())
+    }
+
+    async fn explain(&self, question: Question) -> Result<Explanation, ControlError> {
+        let records = async |asked: &str| match explain::records_of(asked) {
+            Some(filter) => self.observer.records(filter, EXPLAINED_MAX).await.map(|it| it.records).unwrap_or_default(),
+            None => Vec::new(),
+        };
+        let (of_sender, of_receiver) = (records(&question.from).await, records(&question.to).await);
+        let (ports, drops, pairs, commands) = {
+            let control = self.control.lock().await;
+            (
+                control.infos(control.ports.values()),
+                control.drop_infos(),
+                control.reflex.pairs()?,
+                control.commands.clone(),
+            )
+        };
+        let stations = self.stations().await;
+        let tables = *commands.ask(Command::Tables).await?;
+        let facts = Facts { ports, stations, tables, of_sender, of_receiver, drops, now: now() };
+        explain::explain(&question, &facts, |key| Ok(pairs.of(&[key])?.remove(&key)))
     }
 
     async fn sample(&self) -> Result<Sample, ControlError> {

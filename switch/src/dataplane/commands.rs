@@ -6,7 +6,7 @@ use tokio::sync::oneshot;
 use super::verdicts::VerdictCache;
 use super::{Link, Loop};
 use crate::fdb::{FdbError, Nanos, Station};
-use crate::forwarding::PortView;
+use crate::forwarding::{PortView, Tables};
 use crate::port::Medium;
 
 /// Where an answer goes. A caller that no longer waits is no error.
@@ -44,6 +44,8 @@ pub enum Command {
     },
     /// Every station.
     Stations(Reply<Vec<Station>>),
+    /// A copy of all that deciding depends on, for who asks what would be decided.
+    Tables(Reply<Box<Tables>>),
     /// A station pinned to a port by the operator.
     AddStation {
         /// Where it is.
@@ -97,6 +99,7 @@ impl<M: Medium, C: VerdictCache> Loop<M, C> {
             }
             Command::RemovePort { port, done } => answer(done, self.remove_port(port)),
             Command::Stations(done) => answer(done, self.tables.fdb.iter().copied().collect()),
+            Command::Tables(done) => answer(done, Box::new(self.tables.clone())),
             Command::AddStation { port, mac, done } => {
                 self.verdicts.forget_station(VlanId::default(), mac);
                 answer(done, self.tables.fdb.add_static(VlanId::default(), mac, port, now));

@@ -10,7 +10,7 @@ use switch_common::{MacAddr, PortId, VlanId};
 use super::{Key, Nanos, Station};
 
 /// Learned stations by age, and each port's stations by age with its static ones last.
-#[derive(Debug, Default)]
+#[derive(Clone, Debug, Default)]
 pub(super) struct Order {
     by_age: BTreeSet<(Nanos, Key)>,
     by_port: BTreeSet<Place>,
