@@ -39,7 +39,7 @@
 use crate::DropReason;
 
 /// Version of everything in this file; part of the pin path, so that two layouts never meet.
-pub const LAYOUT_VERSION: u32 = 3;
+pub const LAYOUT_VERSION: u32 = 4;
 
 /// Entries of the arrays indexed by port id (0 to 4095).
 pub const PORT_SLOTS: usize = 4096;

@@ -15,9 +15,11 @@ mod drops;
 pub mod flow;
 mod layout;
 mod reason;
+mod watch;
 pub mod wire;
 
 pub use addr::{MacAddr, NotAMac, PORT_ID_MAX, PortId, VlanId};
 pub use drops::*;
 pub use layout::*;
 pub use reason::{DropReason, Way};
+pub use watch::*;

@@ -13,6 +13,7 @@ pub mod describe;
 pub mod evidence;
 pub mod export;
 pub mod fdb;
+pub mod filter;
 pub mod flow;
 pub mod forwarding;
 pub mod frame;

@@ -28,6 +28,7 @@ mod netlink;
 mod pins;
 mod sys;
 mod verdicts;
+mod watch;
 
 #[cfg(test)]
 mod tests;
@@ -51,12 +52,14 @@ pub use flows::{DeadFlows, FlowMaps, tally, ticks_per_second};
 pub use kernel_drops::{KernelDrop, KernelReasons};
 pub use pins::Adopted;
 pub use verdicts::{PairReader, VerdictError, VerdictMap};
+pub use watch::{Capture, CaptureRing, Kind, Ports, WatchCounts, Wish};
 
 use attach::{Dirs, Netdev};
 use evidence::EvidenceTally;
 use kernel_drops::{Facts, KernelDrops, LAYOUT_GLOBAL};
 use maps::Maps;
 use pins::Pins;
+use watch::Watchers;
 
 /// The programs, as `cargo xtask ebpf` built them.
 static OBJECT: &[u8] = aya::include_bytes_aligned!(concat!(env!("OUT_DIR"), "/weft.bpf.o"));
@@ -94,6 +97,7 @@ pub struct Reflex {
     kernel_drops: KernelDrops,
     evidence: Option<EvidenceRing>,
     evidence_counts: EvidenceTally,
+    watchers: Watchers,
 }
 
 impl Reflex {
@@ -128,6 +132,7 @@ impl Reflex {
         }
         let kernel_drops = KernelDrops::start(&mut ebpf, facts, &pins.trace())?;
         let (evidence, evidence_counts) = evidence::take(&mut ebpf, kernel_drops.reasons())?;
+        let watchers = Watchers::start(&mut ebpf)?;
         let (maps, verdicts, brain) = Maps::take(&mut ebpf)?;
         let dirs = Dirs { links: pins.links(), filters: pins.filters() };
         let reflex = Self {
@@ -140,6 +145,7 @@ impl Reflex {
             kernel_drops,
             evidence: Some(evidence),
             evidence_counts,
+            watchers,
         };
         Ok((reflex, adopted))
     }
@@ -183,6 +189,7 @@ impl Reflex {
     /// # Errors
     /// The kernel's.
     pub fn set_port(&mut self, id: PortId, config: PortConfig) -> Result<(), ReflexError> {
+        let config = self.flagged(config);
         self.maps.ports.set(u32::from(id.get()), config, 0).map_err(ReflexError::map("PORTS"))
     }
 
