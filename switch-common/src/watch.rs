@@ -9,7 +9,7 @@
 //! | `TARGET_DROPS` | array, [`SESSIONS_MAX`] | bit → [`crate::DropCell`] that the kernel dropped at a mirror's target | `book_kernel` (atomic) | control |
 //! | `INJECTED` | array, 1 | → `u64`: sessions that have seen the frame whose copies are being injected; not pinned | reflex | reflex |
 //! | `CAPTURES` | ring buffer, [`CAPTURES_BYTES`] | [`Captured`] and bytes; not pinned | reflex | the daemon |
-//! | `RECORDS` | array, mmapable | slot → [`Record`]; not pinned | reflex | the daemon |
+//! | `RECORDS` | array | slot → [`Record`]; not pinned | reflex | the daemon |
 //! | `SLICES` | array, `PORT_SLOTS` | port id → [`Slice`]; not pinned | control; `written`: reflex (atomic) | reflex, the daemon |
 //!
 //! A session is a bit of a 64-bit mask. Whoever decides a frame's fate looks at one bit of a word that it has read anyway

@@ -15,7 +15,7 @@ use aya_ebpf::bindings::BPF_NOEXIST;
 use aya_ebpf::helpers::bpf_probe_read_kernel;
 use aya_ebpf::helpers::generated;
 use aya_ebpf::macros::{btf_tracepoint, map};
-use aya_ebpf::maps::{Array, HashMap, ProgramArray};
+use aya_ebpf::maps::{Array, HashMap, PerCpuArray, ProgramArray};
 use aya_ebpf::programs::BtfTracePointContext;
 use switch_common::{
     DropCell, EVIDENCE_BYTES_MAX, EVIDENCE_KERNEL, KERNEL_DROPS_MAX, KernelDropCell, KernelDropKey, KernelLayout,
@@ -82,8 +82,57 @@ fn book_kernel(ctx: BtfTracePointContext) -> i32 {
     if reason != kernel!(reason_tc_ingress) && reason != kernel!(reason_packet_socket) {
         // Without an answer: not a port's, or nothing to be read.
         let _ = book(Buffer(ctx.arg::<usize>(0)), reason);
+        capture();
     }
     0
+}
+
+/// A drop that sessions may want, laid down for [`capture`].
+#[repr(C)]
+#[derive(Clone, Copy)]
+struct Shown {
+    /// The sessions; 0: nothing is laid down.
+    sessions: u64,
+    skb: u64,
+    start: u64,
+    linear: u32,
+    bytes: u32,
+    tagged: u32,
+    id: u32,
+    way: u32,
+    reason: u32,
+}
+
+/// In a map, because there the verifier forgets what it knew of each way to come to it: it walks [`capture`] once.
+#[map]
+static SHOWN: PerCpuArray<Shown> = PerCpuArray::with_max_entries(1, 0);
+
+/// Lays a drop down for the captures that want the port's.
+#[inline(always)]
+fn show(id: u32, reason: u32, way: u16, frame: &Frame) {
+    let sessions = watch::wanting_drops(id);
+    let Some(shown) = SHOWN.get_ptr_mut(0).filter(|_| sessions != 0) else { return };
+    let Frame { skb, start, linear, bytes, tagged } = *frame;
+    let (skb, start, tagged, way) = (skb.0 as u64, start as u64, u32::from(tagged), u32::from(way));
+    // SAFETY: this processor's own element; the kernel does not run this program within itself.
+    unsafe { shown.write(Shown { sessions, skb, start, linear, bytes, tagged, id, way, reason }) };
+}
+
+/// Serves the captures that want what was laid down.
+#[inline(never)]
+fn capture() {
+    let Some(shown) = SHOWN.get_ptr_mut(0) else { return };
+    // SAFETY: this processor's own element.
+    let Shown { sessions, skb, start, linear, bytes, tagged, id, way, reason } = unsafe { shown.read_volatile() };
+    if sessions == 0 {
+        return;
+    }
+    // SAFETY: as above.
+    unsafe { (&raw mut (*shown).sessions).write_volatile(0) };
+    let frame = Frame { skb: Buffer(skb as usize), start: start as usize, linear, bytes, tagged: tagged != 0 };
+    watch::capture_drop(sessions, reason, (id, way as u16), bytes, |to| {
+        frame.load::<{ watch::DROP_BYTES_MAX as u32 }>(to)
+    });
 }
 
 /// The kernel's socket buffer, by its address.
@@ -120,13 +169,7 @@ fn book(skb: Buffer, reason: u32) -> Option<()> {
     add_shared(unsafe { &raw mut (*cell).dropped.frames }, 1);
     // SAFETY: as above.
     add_shared(unsafe { &raw mut (*cell).dropped.bytes }, u64::from(frame.bytes));
-    let (sessions, wanted) = watch::wanting_drops(id, reason);
-    if sessions != 0 {
-        watch::capture_drop(sessions, reason, (id, way), frame.bytes, |bytes| {
-            let captured = frame.load::<{ watch::DROP_BYTES_MAX as u32 }>(bytes);
-            if captured < wanted { captured } else { wanted }
-        });
-    }
+    show(id, reason, way, &frame);
     // SAFETY: as above.
     let time_ns = take_turn(unsafe { &raw mut (*cell).evidence_second })?;
     let mut entry = reserve()?;

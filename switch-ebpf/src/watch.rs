@@ -8,7 +8,7 @@
 
 use core::intrinsics::{AtomicOrdering, atomic_xadd};
 
-use aya_ebpf::bindings::{BPF_F_MMAPABLE, TC_ACT_SHOT};
+use aya_ebpf::bindings::TC_ACT_SHOT;
 use aya_ebpf::helpers::bpf_skb_load_bytes;
 use aya_ebpf::helpers::generated::{
     bpf_clone_redirect, bpf_ktime_get_ns, bpf_redirect, bpf_redirect_peer, bpf_skb_vlan_pop, bpf_skb_vlan_push,
@@ -43,12 +43,16 @@ static INJECTED: Array<u64> = Array::with_max_entries(1, 0);
 #[map]
 static CAPTURES: RingBuf = RingBuf::with_byte_size(CAPTURES_BYTES as u32, 0);
 #[map]
-static RECORDS: Array<Record> = Array::with_max_entries(1, BPF_F_MMAPABLE);
+static RECORDS: Array<Record> = Array::with_max_entries(1, 0);
 #[map]
 static SLICES: Array<Slice> = Array::with_max_entries(PORT_SLOTS as u32, 0);
 /// What the sessions of one frame have in common.
 #[map]
-static SCENE: PerCpuArray<Scene> = PerCpuArray::with_max_entries(1, 0);
+static SCENE: PerCpuArray<Scene> = PerCpuArray::with_max_entries(2, 0);
+/// Which of them is that of frames that pass.
+const SCENE_OF_FRAMES: u32 = 0;
+/// And which that of the kernel's drops, in whose middle a frame may pass.
+const SCENE_OF_DROPS: u32 = 1;
 
 /// About the frame that is being served. In a map, because there the verifier forgets what it knew of each way to come to it.
 #[repr(C)]
@@ -196,7 +200,7 @@ fn watch(ctx: TcContext) -> i32 {
 
 #[inline(never)]
 fn serve_all(skb: Skb, fate: Fate, sessions: u64) {
-    let Some(scene) = SCENE.get_ptr_mut(0) else { return };
+    let Some(scene) = SCENE.get_ptr_mut(SCENE_OF_FRAMES) else { return };
     // SAFETY: this processor's own element.
     let scene = unsafe { &mut *scene };
     *scene = Scene {
@@ -232,7 +236,7 @@ fn each_bit(mask: u64, mut each: impl FnMut(u32)) {
 #[inline(never)]
 fn serve(skb: Skb, fate: Fate, bit: u32) {
     let (Some(session), Some(counts), Some(scene)) =
-        (SESSIONS.get_ptr(bit), SESSION_COUNTS.get_ptr_mut(bit), SCENE.get_ptr_mut(0))
+        (SESSIONS.get_ptr(bit), SESSION_COUNTS.get_ptr_mut(bit), SCENE.get_ptr_mut(SCENE_OF_FRAMES))
     else {
         return;
     };
@@ -265,7 +269,7 @@ fn serve(skb: Skb, fate: Fate, bit: u32) {
 /// Books what became of a session's frame.
 #[inline(never)]
 fn book(bit: u32, delivered: bool) {
-    let (Some(counts), Some(scene)) = (SESSION_COUNTS.get_ptr_mut(bit), SCENE.get_ptr(0)) else { return };
+    let (Some(counts), Some(scene)) = (SESSION_COUNTS.get_ptr_mut(bit), SCENE.get_ptr(SCENE_OF_FRAMES)) else { return };
     // SAFETY: this processor's own elements.
     let (counts, scene) = unsafe { (&mut *counts, &*scene) };
     if delivered { counts.delivered.add(&scene.weight) } else { counts.lost.add(&scene.weight) }
@@ -394,37 +398,29 @@ fn record(skb: Skb, fate: Fate) {
     unsafe { (&raw mut (*record).sequence).write_volatile(written + 1) };
 }
 
-/// The captures that want what the kernel drops on a port for a reason, and how many bytes of it.
+/// The captures that want what the kernel drops on a port.
 #[inline(always)]
-pub(crate) fn wanting_drops(id: u32, reason: u32) -> (u64, u32) {
-    let Some(watch) = WATCH.get_ptr(id) else { return (0, 0) };
-    let (mut captures, mut bytes_max) = (0u64, 0u32);
+pub(crate) fn wanting_drops(id: u32) -> u64 {
     // SAFETY: an element of a map, found by a lookup.
-    each_bit(unsafe { (*watch).dropped }, |bit| {
-        let wanted = bytes_of_drop(bit, reason);
-        if wanted != 0 {
-            captures |= 1 << bit;
-            if wanted > bytes_max {
-                bytes_max = wanted;
-            }
-        }
-    });
-    (captures, bytes_max)
+    WATCH.get_ptr(id).map_or(0, |watch| unsafe { (*watch).dropped })
 }
 
-/// How many bytes one capture wants of a frame that the kernel dropped for a reason; 0: none, nor the frame.
+/// Notes whether one capture wants a frame that the kernel dropped for a reason.
 #[inline(never)]
-fn bytes_of_drop(bit: u32, reason: u32) -> u32 {
-    let Some(session) = SESSIONS.get_ptr(bit) else { return 0 };
-    // SAFETY: an element of a map, found by a lookup.
-    let session = unsafe { &*session };
+fn note_drop(bit: u32, reason: u32) {
+    let (Some(session), Some(scene)) = (SESSIONS.get_ptr(bit), SCENE.get_ptr_mut(SCENE_OF_DROPS)) else { return };
+    // SAFETY: elements of maps, found by lookups; the scene is this processor's own.
+    let (session, scene) = unsafe { (&*session, &mut *scene) };
     let reason = if reason < 256 { reason } else { 255 };
     // SAFETY: a word of the four.
     let word = unsafe { (&raw const session.kernel_reasons).cast::<u64>().add((reason >> 6 & 3) as usize).read() };
     if session.kind != SESSION_CAPTURE || word >> (reason & 63) & 1 == 0 {
-        return 0;
+        return;
     }
-    if session.bytes_max == 0 { 1 } else { session.bytes_max }
+    scene.captures |= 1 << bit;
+    if session.bytes_max > scene.bytes_max {
+        scene.bytes_max = session.bytes_max;
+    }
 }
 
 /// Room for what the kernel dropped: its first bytes, as far as they lie in a row.
@@ -441,11 +437,21 @@ pub(crate) fn capture_drop(
     length: u32,
     load: impl FnOnce(*mut u8) -> u32,
 ) {
+    let Some(scene) = SCENE.get_ptr_mut(SCENE_OF_DROPS) else { return };
+    // SAFETY: this processor's own element.
+    let scene = unsafe { &mut *scene };
+    (scene.captures, scene.bytes_max) = (0, 0);
+    each_bit(sessions, |bit| note_drop(bit, reason));
+    let (sessions, bytes_max) = (scene.captures, scene.bytes_max);
+    if sessions == 0 {
+        return;
+    }
     let written = 'written: {
         let Some(mut entry) = CAPTURES.reserve::<DropRoom>(0) else { break 'written false };
         let room = entry.as_mut_ptr();
         // SAFETY: the entry is ours until it is submitted.
         let captured = load(unsafe { &raw mut (*room).bytes }.cast::<u8>());
+        let captured = if captured < bytes_max { captured } else { bytes_max };
         let egress = way == Way::Egress as u16;
         let about = Captured {
             // SAFETY: a helper without arguments.

@@ -55,7 +55,6 @@ pub(super) enum Operand {
 
 /// An operation on the accumulator.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-#[expect(missing_docs, reason = "they are what they are called")]
 pub(super) enum Operation {
     Add,
     Sub,
