@@ -213,6 +213,12 @@ fn decode_one(at: usize, raw: Raw) -> Result<Instruction, String> {
         0x05 => {
             let next = at + 1;
             let comparison = match code & 0xf0 {
+                0x00 if k > i32::MAX.cast_unsigned() => {
+                    return Err(
+                        "the expression ('protochain') walks through headers in a loop, which no filter does here; use 'proto'"
+                            .to_owned(),
+                    );
+                }
                 0x00 => return Ok(Instruction::Jump(next.saturating_add(k as usize))),
                 0x10 => Comparison::Equal,
                 0x20 => Comparison::Greater,

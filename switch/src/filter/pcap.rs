@@ -34,12 +34,10 @@ pub(super) struct Pcap {
     error_text: unsafe extern "C" fn(*mut Handle) -> *mut c_char,
     free_code: unsafe extern "C" fn(*mut RawProgram),
     close: unsafe extern "C" fn(*mut Handle),
-    #[cfg(test)]
-    pub(super) offline_filter: unsafe extern "C" fn(*const RawProgram, *const PacketHeader, *const u8) -> c_int,
     /// One expression at a time: compiling was not safe in several threads before libpcap 1.8.
     turn: Mutex<()>,
     /// Keeps the functions where they are.
-    _library: Library,
+    library: Library,
 }
 
 /// The library, loaded once; or why it cannot be, every time anew.
@@ -75,10 +73,8 @@ impl Pcap {
             error_text: function!("pcap_geterr"),
             free_code: function!("pcap_freecode"),
             close: function!("pcap_close"),
-            #[cfg(test)]
-            offline_filter: function!("pcap_offline_filter"),
             turn: Mutex::new(()),
-            _library: library,
+            library,
         })
     }
 
@@ -126,28 +122,8 @@ impl Pcap {
     }
 }
 
-/// `struct pcap_pkthdr`.
 #[cfg(test)]
-#[repr(C)]
-pub(super) struct PacketHeader {
-    time: [libc::time_t; 2],
-    captured: u32,
-    length: u32,
-}
-
-#[cfg(test)]
-impl Pcap {
-    /// What libpcap's own interpreter says of frames, each with the length that it had.
-    pub(super) fn judge(&self, raw: &[Raw], frames: &mut dyn Iterator<Item = (&[u8], u32)>, mut each: impl FnMut(bool)) {
-        let mut raw = raw.to_vec();
-        let program = RawProgram { length: raw.len().try_into().unwrap(), instructions: raw.as_mut_ptr() };
-        for (bytes, length) in frames {
-            let header = PacketHeader { time: [0; 2], captured: bytes.len().try_into().unwrap(), length };
-            // SAFETY: the program's instructions and the frame's bytes are there, as many as is said.
-            each(unsafe { (self.offline_filter)(&raw const program, &raw const header, bytes.as_ptr()) } != 0);
-        }
-    }
-}
+pub(super) mod oracle;
 
 #[cfg(test)]
 mod tests {

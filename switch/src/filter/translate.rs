@@ -100,8 +100,9 @@ pub fn translate(filters: &[Wanted<'_>], watchers: i32) -> Result<Vec<Translated
 /// The same, but its answer is the low half of the mask that is left; a tag in the last word of the control block is pushed
 /// first (type in the high half).
 #[cfg(test)]
-pub(super) fn translate_to_answer(filters: &[Wanted<'_>]) -> Result<Vec<Translated>, TranslateError> {
+pub(super) fn translate_to_answer(filters: &[Wanted<'_>], reading: Reading) -> Result<Vec<Translated>, TranslateError> {
     let mut translator = Translator::new();
+    translator.reading = reading;
     let code = &mut translator.code;
     let untagged = code.label();
     code.load(Width::Word, R3, R6, context::CONTROL + 16);
@@ -148,6 +149,16 @@ struct Detour {
     at: Option<u32>,
 }
 
+/// How bytes are read.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Reading {
+    /// Where they lie, if they do in a row.
+    Directly,
+    /// As if they did not.
+    #[cfg(test)]
+    ByHelper,
+}
+
 /// R6: the context; R7: A; R8: X; R9: where the bytes begin.
 struct Translator {
     code: Assembler,
@@ -155,13 +166,14 @@ struct Translator {
     /// Where a filter goes that says no.
     no: Option<Label>,
     tagged: bool,
+    reading: Reading,
 }
 
 impl Translator {
     fn new() -> Self {
         let mut code = Assembler::default();
         code.copy(R6, R1);
-        Self { code, detours: Vec::new(), no: None, tagged: false }
+        Self { code, detours: Vec::new(), no: None, tagged: false, reading: Reading::Directly }
     }
 
     /// The filter of one session.
@@ -361,7 +373,7 @@ impl Translator {
         }
         let at = if self.tagged && at >= TAG_END { at - TAG_BYTES } else { at };
         let [here, back] = [self.code.label(), self.code.label()];
-        if let Some(offset) = i16::try_from(at).ok().filter(|_| at <= DIRECT_MAX) {
+        if let Some(offset) = i16::try_from(at).ok().filter(|_| at <= DIRECT_MAX && self.reading == Reading::Directly) {
             self.code.load(Width::Double, R1, R10, END);
             self.code.copy(R2, R9);
             self.code.alu64(Alu::Add, R2, constant(at + bytes));
@@ -397,6 +409,18 @@ impl Translator {
             self.code.place(far);
             self.code.alu64(Alu::Sub, R1, constant(TAG_BYTES));
         }
+        if self.reading == Reading::Directly {
+            self.read_directly(size, here);
+        } else {
+            self.code.jump(here);
+        }
+        self.code.place(back);
+        self.code.place(near);
+        self.detours.push(Detour { here, back, to: R7, size, at: None });
+    }
+
+    /// Reads at R1, or leaves for the detour.
+    fn read_directly(&mut self, size: Size, here: Label) {
         self.code.jump64(When::Greater, R1, constant(DIRECT_MAX), here);
         self.code.copy(R2, R9);
         self.code.alu64(Alu::Add, R2, With::Register(R1));
@@ -406,9 +430,6 @@ impl Translator {
         self.code.jump64(When::Greater, R3, With::Register(R4), here);
         self.code.load(width(size), R7, R2, 0);
         self.code.from_big_endian(R7, width(size));
-        self.code.place(back);
-        self.code.place(near);
-        self.detours.push(Detour { here, back, to: R7, size, at: None });
     }
 
     /// Puts bytes together that R2 points to: on the stack nothing may be read that is not aligned.

@@ -52,6 +52,8 @@ pub use flows::{DeadFlows, FlowMaps, tally, ticks_per_second};
 pub use kernel_drops::{KernelDrop, KernelReasons};
 pub use pins::Adopted;
 pub use verdicts::{PairReader, VerdictError, VerdictMap};
+#[cfg(test)]
+pub(crate) use sys::TestClassifier;
 pub use watch::{Capture, CaptureRing, Kind, Ports, WatchCounts, Wish};
 
 use attach::{Dirs, Netdev};

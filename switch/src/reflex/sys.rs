@@ -73,6 +73,10 @@ struct TestAttr {
     data_out: u64,
     repeat: u32,
     duration_ns: u32,
+    context_in_bytes: u32,
+    context_out_bytes: u32,
+    context_in: u64,
+    context_out: u64,
 }
 
 /// The same for `BPF_PROG_LOAD`, as far as a classifier needs it: `expected_attach_type` stays 0, as in those that aya loads, or
@@ -281,6 +285,34 @@ pub(super) fn test_run(program: BorrowedFd<'_>) -> io::Result<u32> {
     };
     bpf(BPF_PROG_TEST_RUN, &mut attr)?;
     Ok(attr.answer)
+}
+
+/// A classifier for tests.
+#[cfg(test)]
+pub(crate) struct TestClassifier(OwnedFd);
+
+#[cfg(test)]
+impl TestClassifier {
+    pub(crate) fn load(code: &[Translated]) -> io::Result<Self> {
+        load_classifier(code).map(Self)
+    }
+
+    /// Its answer to a frame with this control block.
+    pub(crate) fn run(&self, frame: &[u8], control: [u32; 5]) -> io::Result<u32> {
+        // `struct __sk_buff`, as far as the control block.
+        let mut context = [0u32; 17];
+        context[12..].copy_from_slice(&control);
+        let mut attr = TestAttr {
+            program_fd: raw(self.0.as_fd()),
+            data_in_bytes: u32::try_from(frame.len()).unwrap_or(0),
+            data_in: frame.as_ptr() as u64,
+            context_in_bytes: size_of_val(&context) as u32,
+            context_in: context.as_ptr() as u64,
+            ..TestAttr::default()
+        };
+        bpf(BPF_PROG_TEST_RUN, &mut attr)?;
+        Ok(attr.answer)
+    }
 }
 
 /// Whether a map has no element.
