@@ -17,10 +17,10 @@ use aya_ebpf::macros::{classifier, map};
 use aya_ebpf::maps::{Array, PerCpuArray, ProgramArray, RingBuf};
 use aya_ebpf::programs::TcContext;
 use switch_common::{
-    CAPTURES_BYTES, Captured, DropCell, OUTCOME_DROPPED, OUTCOME_FORWARDED, OUTCOME_KERNEL_DROPPED, PORT_ID_MAX,
-    PORT_SLOTS, PUNT_TPID, PortWatch, RECORD_BYTES_MAX, Record, SESSION_CAPTURE, SESSION_MIRROR, SESSION_RECORDER,
-    SESSIONS_MAX, Session, SessionCounts, Slice, Tally, WATCH_ACTION_MASK, WATCH_ACTION_SHIFT, WATCH_DROP,
-    WATCH_EGRESS_SHIFT, WATCH_PUNTED, WATCH_REASON_MASK, WATCH_REASON_SHIFT, WATCH_REDIRECT, WATCH_REDIRECT_PEER, Way,
+    CAPTURES_BYTES, Captured, DropCell, OUTCOME_DROPPED, OUTCOME_FORWARDED, OUTCOME_KERNEL_DROPPED, PORT_SLOTS,
+    PUNT_TPID, PortWatch, RECORD_BYTES_MAX, Record, SESSION_CAPTURE, SESSION_MIRROR, SESSION_RECORDER, SESSIONS_MAX,
+    Session, SessionCounts, Slice, Tally, WATCH_ACTION_MASK, WATCH_ACTION_SHIFT, WATCH_DROP, WATCH_EGRESS_SHIFT,
+    WATCH_PUNTED, WATCH_REASON_MASK, WATCH_REASON_SHIFT, WATCH_REDIRECT, WATCH_REDIRECT_PEER, Way,
 };
 
 use crate::booking::add_shared;
@@ -80,6 +80,9 @@ const AVAILABLE: u64 = 0;
 const NO_WAKEUP: u64 = 1;
 const WAKEUP: u64 = 2;
 
+/// Bits of a port id.
+const ID_MASK: u32 = (1 << WATCH_EGRESS_SHIFT) - 1;
+
 /// The word that tells what becomes of a frame.
 #[derive(Clone, Copy)]
 pub(crate) struct Fate(u32);
@@ -107,12 +110,12 @@ impl Fate {
 
     #[inline(always)]
     fn ingress(self) -> u32 {
-        self.0 & u32::from(PORT_ID_MAX)
+        self.0 & ID_MASK
     }
 
     #[inline(always)]
     fn egress(self) -> u32 {
-        self.0 >> WATCH_EGRESS_SHIFT & u32::from(PORT_ID_MAX)
+        self.0 >> WATCH_EGRESS_SHIFT & ID_MASK
     }
 
     #[inline(always)]

@@ -338,6 +338,12 @@ impl Reflex {
         self.flag_ports()
     }
 
+    /// Empties one of the two places that are jumped into, as if its program had never been there.
+    #[cfg(test)]
+    pub(super) fn empty_place(&self, place: u32) {
+        sys::delete(self.watchers.jump_fd.as_fd(), &place).expect("it was there");
+    }
+
     /// What became of a session's frames.
     ///
     /// # Errors

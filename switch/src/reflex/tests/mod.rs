@@ -17,6 +17,7 @@ mod passing;
 mod refusals;
 mod tap;
 mod traffic;
+mod watching;
 
 use aya::programs::Program;
 
