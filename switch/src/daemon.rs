@@ -236,7 +236,7 @@ struct Started {
 /// Loads or adopts the reflex, makes or adopts the punt tap, and starts the loop between them.
 async fn start(runtime: &Runtime, host: &Host, ports: &[SavedPort]) -> Result<Started> {
     let flows = runtime.flows;
-    let load = Load { hook: hook(runtime.hook), flows: flows.enabled, flows_max: flows.max };
+    let load = Load { hook: hook(runtime.hook), flows: flows.enabled, flows_max: flows.max, records: 0 };
     let (mut reflex, adopted) = Reflex::open(&pins(&runtime.name), load)?;
     tracing::info!(?adopted, "reflex");
     diagnostics::listen(&mut reflex)?;

@@ -37,6 +37,7 @@ pub(super) struct Pcap {
     /// One expression at a time: compiling was not safe in several threads before libpcap 1.8.
     turn: Mutex<()>,
     /// Keeps the functions where they are.
+    #[cfg_attr(not(test), expect(dead_code, reason = "is held, not read"))]
     library: Library,
 }
 

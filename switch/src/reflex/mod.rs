@@ -26,6 +26,7 @@ mod kernel_drops;
 mod maps;
 mod netlink;
 mod pins;
+mod recorder;
 mod sys;
 mod verdicts;
 mod watch;
@@ -61,6 +62,7 @@ use evidence::EvidenceTally;
 use kernel_drops::{Facts, KernelDrops, LAYOUT_GLOBAL};
 use maps::Maps;
 use pins::Pins;
+use recorder::Recorder;
 use watch::Watchers;
 
 /// The programs, as `cargo xtask ebpf` built them.
@@ -79,11 +81,13 @@ pub struct Load {
     pub flows: bool,
     /// Room for flows over IPv4; over IPv6 there is half as much.
     pub flows_max: u32,
+    /// Room for the recorder's records over all ports; 0: nothing is recorded.
+    pub records: u32,
 }
 
 impl Default for Load {
     fn default() -> Self {
-        Self { hook: Hook::Auto, flows: true, flows_max: FLOWS_MAX }
+        Self { hook: Hook::Auto, flows: true, flows_max: FLOWS_MAX, records: 0 }
     }
 }
 
@@ -100,6 +104,7 @@ pub struct Reflex {
     evidence: Option<EvidenceRing>,
     evidence_counts: EvidenceTally,
     watchers: Watchers,
+    recorder: Recorder,
 }
 
 impl Reflex {
@@ -121,6 +126,7 @@ impl Reflex {
         let account = u8::from(how.flows);
         loader.override_global("ACCOUNT_FLOWS", &account, true);
         loader.map_max_entries("FLOWS4", how.flows_max.max(1)).map_max_entries("FLOWS6", (how.flows_max / 2).max(1));
+        loader.map_max_entries("RECORDS", how.records.max(1));
         let object = |source| ReflexError::Object { source: Box::new(source) };
         // The loader's own reading of the kernel's types makes room for the one that is used.
         loader.btf(None);
@@ -135,6 +141,7 @@ impl Reflex {
         let kernel_drops = KernelDrops::start(&mut ebpf, facts, &pins.trace())?;
         let (evidence, evidence_counts) = evidence::take(&mut ebpf, kernel_drops.reasons())?;
         let watchers = Watchers::start(&mut ebpf)?;
+        let recorder = Recorder::take(&mut ebpf)?;
         let (maps, verdicts, brain) = Maps::take(&mut ebpf)?;
         let dirs = Dirs { links: pins.links(), filters: pins.filters() };
         let reflex = Self {
@@ -148,6 +155,7 @@ impl Reflex {
             evidence: Some(evidence),
             evidence_counts,
             watchers,
+            recorder,
         };
         Ok((reflex, adopted))
     }
