@@ -11,7 +11,8 @@ use core::intrinsics::{AtomicOrdering, atomic_xadd};
 use aya_ebpf::bindings::TC_ACT_SHOT;
 use aya_ebpf::helpers::bpf_skb_load_bytes;
 use aya_ebpf::helpers::generated::{
-    bpf_clone_redirect, bpf_ktime_get_ns, bpf_redirect, bpf_redirect_peer, bpf_skb_vlan_pop, bpf_skb_vlan_push,
+    bpf_clone_redirect, bpf_ktime_get_ns, bpf_redirect, bpf_redirect_peer, bpf_skb_change_tail, bpf_skb_vlan_pop,
+    bpf_skb_vlan_push,
 };
 use aya_ebpf::macros::{classifier, map};
 use aya_ebpf::maps::{Array, PerCpuArray, ProgramArray, RingBuf};
@@ -517,4 +518,26 @@ pub(crate) fn target_dropped(mark: u32, ifindex: u32, bytes: u32) {
     add_shared(unsafe { &raw mut (*cell).frames }, 1);
     // SAFETY: as above.
     add_shared(unsafe { &raw mut (*cell).bytes }, u64::from(bytes));
+}
+
+/// The answer that leaves a frame to whoever comes next (`TC_ACT_UNSPEC`).
+const NEXT: i32 = -1;
+
+/// On the way out of a mirror's target: cuts the mirror's copies to what it asks for, and nothing else.
+#[classifier]
+fn mirror_cut(ctx: TcContext) -> i32 {
+    let skb = Skb(ctx.skb.skb);
+    let mark = skb.mark();
+    if !is_mirrors(mark) {
+        return NEXT;
+    }
+    let Some(session) = SESSIONS.get_ptr(mark & !MARK_MASK) else { return NEXT };
+    // SAFETY: an element of a map, found by a lookup.
+    let (kind, bytes_max) = unsafe { ((*session).kind, (*session).bytes_max) };
+    if kind == SESSION_MIRROR && bytes_max != 0 && skb.len() > bytes_max {
+        // What cannot be cut, because a checksum is to be put behind the cut, stays whole.
+        // SAFETY: the context of a running classifier.
+        unsafe { bpf_skb_change_tail(skb.0, bytes_max, 0) };
+    }
+    NEXT
 }

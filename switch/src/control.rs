@@ -20,6 +20,7 @@ mod handle;
 mod ids;
 mod links;
 pub mod lost;
+mod mirrors;
 mod sample;
 mod stop;
 
@@ -95,6 +96,7 @@ pub struct Control {
     punt_ifindex: u32,
     witness: WitnessTally,
     watch: lost::Watch,
+    mirrors: BTreeMap<PortName, mirrors::Mirror>,
 }
 
 impl Control {
@@ -118,6 +120,7 @@ impl Control {
             punt_ifindex,
             witness,
             watch,
+            mirrors: BTreeMap::new(),
         }
     }
 
@@ -150,6 +153,7 @@ impl Control {
                 restore: port.attachment.as_ref().and_then(|attachment| serde_json::to_value(attachment.saved()).ok()),
             })
             .collect();
+        self.saved.mirrors = self.saved_mirrors();
         self.store.save(&self.saved).map_err(|error| ControlError::Failed(error.to_string()))
     }
 }

@@ -27,6 +27,7 @@ use tokio::net::TcpListener;
 use tokio::signal::unix::{Signal, SignalKind, signal};
 use tokio::sync::{oneshot, watch};
 
+use crate::api::Control as _;
 use crate::api::server::Socket;
 use crate::api::web;
 use crate::config::{self, Datapath, Flows, OnStop, Runtime};
@@ -119,6 +120,9 @@ async fn serve(runtime: &Runtime) -> Result<()> {
         tracing::error!(%error, "the configuration's ports could not be made; those that were there go on");
     }
     let handle = Handle::new(control);
+    if let Err(error) = handle.apply_mirrors(runtime.mirrors.clone(), false, false).await {
+        tracing::error!(%error, "the configuration's mirrors could not be made; those that were there go on");
+    }
     if let Some(ring) = ring {
         evidence::listen(ring, testimony, handle.clone())?;
     }

@@ -19,6 +19,7 @@ pub mod forwarding;
 pub mod frame;
 pub mod ledger;
 pub mod metrics;
+pub mod mirror;
 pub mod observer;
 pub mod policy;
 pub mod port;

@@ -6,12 +6,14 @@
 
 mod file;
 mod flow_table;
+mod mirror_table;
 mod port_table;
 mod runtime;
 mod values;
 
 pub use file::{Config, ConfigError, File, MetricsTable, SwitchTable};
 pub use flow_table::{FlowsTable, LogTable};
+pub use mirror_table::MirrorTable;
 pub use port_table::{Fault, FloodRate, Mtu, PortTable, StationLimit, placed};
 pub use runtime::{
     AGING_SECS, Datapath, DatapathChoice, Flows, Hook, LogConfig, LogFormat, LogLevel, METRICS_LISTEN, Metrics, NAME,

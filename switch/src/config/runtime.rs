@@ -9,6 +9,7 @@ use std::time::Duration;
 use clap::ValueEnum;
 use serde::{Deserialize, Serialize};
 
+use crate::mirror::MirrorSpec;
 use crate::port::spec::{IfName, PortSpec};
 
 /// Name of the instance by default.
@@ -204,6 +205,8 @@ pub struct Runtime {
     pub on_stop: OnStop,
     /// The ports of the file.
     pub ports: Vec<PortSpec>,
+    /// The mirrors of the file.
+    pub mirrors: Vec<MirrorSpec>,
     /// How long a silent station is remembered.
     pub aging: Duration,
     /// Stations remembered at most, over all ports.

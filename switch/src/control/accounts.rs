@@ -123,7 +123,7 @@ impl Control {
         }
         let strangers = self.reflex.strangers().unwrap_or_default();
         let evidence = self.reflex.evidence_sums().unwrap_or_default().plus(self.witness.sums());
-        Snapshot { ports, switch: self.brain.port(0).snapshot(), strangers, evidence }
+        Snapshot { ports, switch: self.brain.port(0).snapshot(), strangers, evidence, sessions: self.session_numbers() }
     }
 
     async fn netdev_numbers(&self, port: &Port) -> Option<NetdevNumbers> {

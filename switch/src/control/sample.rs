@@ -38,12 +38,14 @@ impl Control {
         let seen = self.observer.seen();
         let Losses { records_log, records_follow, sweeps } = seen.losses;
         let evidence = self.reflex.evidence_sums()?.plus(self.witness.sums()).lost;
+        let mirrors = self.mirror_samples();
         let lost = vec![
             (Stage::Punt, strangers.brain.unobserved),
             (Stage::FlowLog, records_log),
             (Stage::Follow, records_follow),
             (Stage::Evidence, evidence),
             (Stage::Sweep, sweeps),
+            (Stage::Mirror, mirrors.iter().map(|mirror| mirror.lost_frames).sum()),
         ];
         let map = |map, entries, entries_max| MapSample { map, entries, entries_max };
         let (flows4, flows6) = seen.flows_max;
@@ -61,6 +63,7 @@ impl Control {
             strangers: drop_samples(&strangers, &[], 0),
             seen,
             lost,
+            mirrors,
             maps,
             programs: runs.map(|it| ProgramSample { name: it.program, runs: it.runs, run_time: it.run_time }).collect(),
             ..Sample::default()

@@ -29,7 +29,13 @@ fn quiet() -> Snapshot {
     bob.netdev = Some(NetdevNumbers { tx_frames: 6, tx_dropped: 1, ..NetdevNumbers::default() });
 
     let switch = BrainPort { flood_eligible: 2, flood_copies: 2, ..BrainPort::default() };
-    Snapshot { ports: vec![ann, bob], switch, strangers: PortDrops::default(), evidence: EvidenceSums::default() }
+    Snapshot {
+        ports: vec![ann, bob],
+        switch,
+        strangers: PortDrops::default(),
+        evidence: EvidenceSums::default(),
+        sessions: Vec::new(),
+    }
 }
 
 fn port(name: &str, id: u16) -> PortNumbers {

@@ -9,7 +9,7 @@ use prometheus::proto::{self, LabelPair, MetricFamily, MetricType};
 
 use super::declared::{self, About, Kind, Metric};
 use super::pairs::PairSeries;
-use super::sample::{DropSample, PortSample, Sample};
+use super::sample::{DropSample, MirrorSample, PortSample, Sample};
 use crate::api::schema::Side;
 use crate::flow::{Histogram, PortHealth, Transport, Transports};
 
@@ -37,8 +37,16 @@ impl Collector for Scrape {
     }
 
     fn collect(&self) -> Vec<MetricFamily> {
-        [self.of_ports(), self.of_drops(), self.of_pairs(), self.of_flows(), self.of_switch(), self.of_process()]
-            .concat()
+        [
+            self.of_ports(),
+            self.of_drops(),
+            self.of_pairs(),
+            self.of_flows(),
+            self.of_mirrors(),
+            self.of_switch(),
+            self.of_process(),
+        ]
+        .concat()
     }
 }
 
@@ -131,6 +139,19 @@ impl Scrape {
             each(&declared::TCP_HALF_OPEN, |health| health.half_open),
             family(&declared::HANDSHAKE_RTT, shaken.map(|(port, health)| ([port], Value::Observed(health.rtt)))),
             family(&declared::PORT_LAST_USEFUL, useful),
+        ]
+    }
+
+    fn of_mirrors(&self) -> Vec<MetricFamily> {
+        let each = |metric, value: fn(&MirrorSample) -> u64| {
+            family(metric, self.sample.mirrors.iter().map(|mirror| ([mirror.name.as_str()], count(value(mirror)))))
+        };
+        vec![
+            each(&declared::MIRROR_FRAMES, |mirror| mirror.delivered.frames),
+            each(&declared::MIRROR_WIRE_FRAMES, |mirror| mirror.delivered.wire_frames()),
+            each(&declared::MIRROR_BYTES, |mirror| mirror.delivered.bytes),
+            each(&declared::MIRROR_LOST_FRAMES, |mirror| mirror.lost_frames),
+            each(&declared::MIRROR_UP, |mirror| mirror.is_up.into()),
         ]
     }
 

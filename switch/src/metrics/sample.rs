@@ -25,6 +25,8 @@ pub struct Sample {
     pub strangers: Vec<DropSample>,
     /// What flows told, since the daemon began.
     pub seen: Arc<Seen>,
+    /// The mirrors.
+    pub mirrors: Vec<MirrorSample>,
     /// Observations that were lost.
     pub lost: Vec<(Stage, u64)>,
     /// Stations that are known.
@@ -98,11 +100,13 @@ pub enum Stage {
     Evidence,
     /// Reads of the flow table.
     Sweep,
+    /// Copies for mirrors.
+    Mirror,
 }
 
 impl Stage {
     /// All of them.
-    pub const ALL: [Self; 5] = [Self::Punt, Self::FlowLog, Self::Follow, Self::Evidence, Self::Sweep];
+    pub const ALL: [Self; 6] = [Self::Punt, Self::FlowLog, Self::Follow, Self::Evidence, Self::Sweep, Self::Mirror];
 
     /// The label in metrics.
     pub const fn label(self) -> &'static str {
@@ -112,8 +116,22 @@ impl Stage {
             Self::Follow => "follow",
             Self::Evidence => "evidence",
             Self::Sweep => "sweep",
+            Self::Mirror => "mirror",
         }
     }
+}
+
+/// A mirror.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct MirrorSample {
+    /// Its name.
+    pub name: String,
+    /// Whether its ports and its target are there.
+    pub is_up: bool,
+    /// What its target was given.
+    pub delivered: Tally,
+    /// Frames that its target did not take, or that the kernel dropped there.
+    pub lost_frames: u64,
 }
 
 /// How full a table is.

@@ -16,7 +16,7 @@ use super::declared::{ALL, Kind};
 use super::document;
 use super::encode;
 use super::pairs::Pairs;
-use super::sample::{DropSample, MapSample, PortSample, ProgramSample, Sample, Stage};
+use super::sample::{DropSample, MapSample, MirrorSample, PortSample, ProgramSample, Sample, Stage};
 use super::scraper::cpu;
 use crate::api::schema::Side;
 use crate::flow::{PortHealth, Totals};
@@ -85,6 +85,7 @@ fn sample(ports: u16) -> Sample {
         ports: (1..=ports).map(port).collect(),
         strangers: vec![drop(Side::Egress, DropReason::EgressGone, 9)],
         seen: Arc::new(Seen { totals, ..Seen::default() }),
+        mirrors: vec![MirrorSample { name: "look".to_owned(), is_up: true, delivered: tally(6), lost_frames: 1 }],
         lost: Stage::ALL.map(|stage| (stage, 0)).to_vec(),
         stations: 2,
         station_moves: 1,

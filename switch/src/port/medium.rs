@@ -35,7 +35,13 @@ pub struct FrameBuffer {
 impl FrameBuffer {
     /// An empty buffer of [`FRAME_BYTES_MAX`].
     pub fn new() -> Self {
-        Self { offload: Offload::default(), odd: false, origin: Cell::new(None), bytes: vec![0; FRAME_BYTES_MAX].into_boxed_slice(), len: 0 }
+        Self {
+            offload: Offload::default(),
+            odd: false,
+            origin: Cell::new(None),
+            bytes: vec![0; FRAME_BYTES_MAX].into_boxed_slice(),
+            len: 0,
+        }
     }
 
     /// The frame, from its destination address on, without the punt tag.

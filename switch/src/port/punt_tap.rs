@@ -182,9 +182,7 @@ impl Medium for PuntTap {
         let told = origin.map_or(0, |_| INJECT_ORIGIN_BIT);
         let outer = tag_of(egress.get() | told);
         // Behind the first tag a second one, when there is something to tell.
-        let inner = origin.map(|origin| {
-            tag_of(origin.ingress.get() | if origin.again { INJECT_AGAIN_BIT } else { 0 })
-        });
+        let inner = origin.map(|origin| tag_of(origin.ingress.get() | if origin.again { INJECT_AGAIN_BIT } else { 0 }));
         let header = shifted(frame.offload.0, if inner.is_some() { Shift::TwoTagsIn } else { Shift::TagIn }).0;
         let Some((addresses, rest)) = frame.frame().split_at_checked(ADDRESSES_BYTES) else {
             return Err(TransmitError::Refused(libc::EINVAL));

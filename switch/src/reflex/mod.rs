@@ -52,9 +52,9 @@ pub use evidence::EvidenceRing;
 pub use flows::{DeadFlows, FlowMaps, tally, ticks_per_second};
 pub use kernel_drops::{KernelDrop, KernelReasons};
 pub use pins::Adopted;
-pub use verdicts::{PairReader, VerdictError, VerdictMap};
 #[cfg(test)]
 pub(crate) use sys::TestClassifier;
+pub use verdicts::{PairReader, VerdictError, VerdictMap};
 pub use watch::{Capture, CaptureRing, Kind, Ports, WatchCounts, Wish};
 
 use attach::{Dirs, Netdev};
@@ -71,6 +71,7 @@ static OBJECT: &[u8] = aya::include_bytes_aligned!(concat!(env!("OUT_DIR"), "/we
 const PORT_INGRESS: &str = "port_ingress";
 const INJECT: &str = "inject";
 const CLOCK: &str = "clock";
+const MIRROR_CUT: &str = "mirror_cut";
 
 /// How an instance is to be made; what exists is adopted as it is.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -134,7 +135,7 @@ impl Reflex {
         loader.override_global(LAYOUT_GLOBAL, &facts.layout, true).btf(facts.btf.as_ref());
         let mut ebpf = loader.load(OBJECT).map_err(object)?;
         // Before the maps are taken: the instructions name them by descriptors that must still be open.
-        for name in [PORT_INGRESS, INJECT, CLOCK] {
+        for name in [PORT_INGRESS, INJECT, CLOCK, MIRROR_CUT] {
             let refused = |source| ReflexError::Program { program: name, source: Box::new(source) };
             program(&mut ebpf, name)?.load().map_err(refused)?;
         }

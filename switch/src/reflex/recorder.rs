@@ -61,9 +61,12 @@ impl Reflex {
         };
         let mut records: Vec<Record> = first.into_iter().zip(again).filter(whole).map(|(record, _)| record).collect();
         records.sort_by_key(|record| (record.about.time_ns, record.sequence));
-        Ok(records.into_iter().map(|record| {
-            let captured = (record.about.captured as usize).min(record.bytes.len());
-            (record.about, record.bytes.get(..captured).unwrap_or_default().to_vec())
-        }).collect())
+        Ok(records
+            .into_iter()
+            .map(|record| {
+                let captured = (record.about.captured as usize).min(record.bytes.len());
+                (record.about, record.bytes.get(..captured).unwrap_or_default().to_vec())
+            })
+            .collect())
     }
 }

@@ -22,13 +22,18 @@ use switch_common::{
     SESSION_NONE, SESSION_RECORDER, SESSIONS_MAX, Session, SessionCounts, WATCHERS_FILTER, WATCHERS_SERVE,
 };
 
+use super::attach::{self, Netdev};
 use super::error::ReflexError;
 use super::maps::with_fd;
-use super::{Reflex, program, sys};
+use super::{MIRROR_CUT, Reflex, program, sys};
 use crate::filter::{Program, Wanted, translate};
+use crate::port::IfName;
 
 /// The program that serves sessions.
 const SERVE: &str = "watch";
+
+/// How the places are named where copies are cut.
+const CUT_PLACE: &str = "mirror-";
 
 /// Whose frames a session wants.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
@@ -238,7 +243,10 @@ impl Watchers {
     }
 
     fn reset(&mut self, bit: u8) -> Result<(), ReflexError> {
-        let zero = vec![SessionCounts::default(); aya::util::nr_cpus().map_err(|(_, source)| ReflexError::map("SESSION_COUNTS")(source))?];
+        let zero = vec![
+            SessionCounts::default();
+            aya::util::nr_cpus().map_err(|(_, source)| ReflexError::map("SESSION_COUNTS")(source))?
+        ];
         let zero = zero.try_into().map_err(ReflexError::map("SESSION_COUNTS"))?;
         self.counts.set(bit.into(), zero, 0).map_err(ReflexError::map("SESSION_COUNTS"))?;
         self.target_drops.set(bit.into(), DropCell::default(), 0).map_err(ReflexError::map("TARGET_DROPS"))
@@ -328,7 +336,8 @@ impl Reflex {
             watchers.reset(bit)?;
         }
         for bit in 0..SESSIONS_MAX as u8 {
-            let session = sessions.get(&bit).map_or(Session { kind: SESSION_NONE, ..Session::default() }, Wish::session);
+            let session =
+                sessions.get(&bit).map_or(Session { kind: SESSION_NONE, ..Session::default() }, Wish::session);
             watchers.table.set(bit.into(), session, 0).map_err(ReflexError::map("SESSIONS"))?;
         }
         watchers.swap(&program)?;
@@ -342,6 +351,25 @@ impl Reflex {
     #[cfg(test)]
     pub(super) fn empty_place(&self, place: u32) {
         sys::delete(self.watchers.jump_fd.as_fd(), &place).expect("it was there");
+    }
+
+    /// Puts the program that cuts copies on the targets of these mirrors, by bit, and takes it off all others.
+    ///
+    /// # Errors
+    /// A target is gone, or the kernel refuses.
+    pub fn cut_copies(&mut self, targets: &BTreeMap<u8, (IfName, u32)>) -> Result<(), ReflexError> {
+        let place = |bit: u8| format!("{CUT_PLACE}{bit}");
+        for old in self.dirs.places()?.iter().filter_map(|place| place.strip_prefix(CUT_PLACE)?.parse::<u8>().ok()) {
+            if !targets.contains_key(&old) {
+                attach::detach(&place(old), &self.dirs)?;
+            }
+        }
+        for (bit, (ifname, ifindex)) in targets {
+            let netdev = Netdev { ifname: ifname.as_str(), ifindex: *ifindex };
+            let program = program(&mut self.ebpf, MIRROR_CUT)?;
+            attach::attach_egress(program, netdev, &place(*bit), &self.dirs)?;
+        }
+        Ok(())
     }
 
     /// What became of a session's frames.

@@ -26,10 +26,9 @@ impl Pcap {
     pub(in crate::filter) fn judge(&self, raw: &[Raw], frames: &[Seen]) -> Vec<bool> {
         // SAFETY: as `pcap/pcap.h` declares it.
         let filter = unsafe {
-            self.library
-                .get::<unsafe extern "C" fn(*const RawProgram, *const PacketHeader, *const u8) -> c_int>(
-                    b"pcap_offline_filter\0",
-                )
+            self.library.get::<unsafe extern "C" fn(*const RawProgram, *const PacketHeader, *const u8) -> c_int>(
+                b"pcap_offline_filter\0",
+            )
         }
         .unwrap();
         let mut raw = raw.to_vec();

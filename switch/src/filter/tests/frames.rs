@@ -41,7 +41,8 @@ fn frame(random: &mut Random) -> Seen {
             *to = *from;
         }
     };
-    let mac = |random: &mut Random| random.pick(&[[2, 0, 0, 0, 0, 1], [2, 0, 0, 0, 0, 2], [255; 6], [1, 0, 0x5e, 0, 0, 1]]);
+    let mac =
+        |random: &mut Random| random.pick(&[[2, 0, 0, 0, 0, 1], [2, 0, 0, 0, 0, 2], [255; 6], [1, 0, 0x5e, 0, 0, 1]]);
     if random.below(2) == 0 {
         put(0, &mac(random));
         put(6, &mac(random));

@@ -27,8 +27,7 @@ fn load(reading: Reading) -> Option<Vec<Loaded>> {
     }
     let load_some = |expressions: &[&str]| {
         let filters: Vec<Program> = expressions.iter().map(|text| Program::compile(text).unwrap()).collect();
-        let wanted: Vec<Wanted<'_>> =
-            filters.iter().zip(0..).map(|(program, bit)| Wanted { bit, program }).collect();
+        let wanted: Vec<Wanted<'_>> = filters.iter().zip(0..).map(|(program, bit)| Wanted { bit, program }).collect();
         let code = translate_to_answer(&wanted, reading).unwrap();
         let program = TestClassifier::load(&code).unwrap_or_else(|error| panic!("{expressions:?}: {error}"));
         Loaded { program, filters }
@@ -51,9 +50,10 @@ fn compare(loaded: &[Loaded], frames: &[Seen]) -> usize {
     let (mut runs, mut refused) = (0, 0);
     for frame in whole {
         for Loaded { program, filters } in loaded {
-            let wanted = filters.iter().enumerate().fold(0u32, |mask, (bit, filter)| {
-                mask | u32::from(filter.matches(&frame.bytes)) << bit
-            });
+            let wanted = filters
+                .iter()
+                .enumerate()
+                .fold(0u32, |mask, (bit, filter)| mask | u32::from(filter.matches(&frame.bytes)) << bit);
             let all = u32::try_from((1u64 << filters.len()) - 1).unwrap();
             match answer(program, &frame.bytes, [0, 0, all, 0, 0]) {
                 Some(answer) => assert_eq!(answer, wanted, "{filters:?} {:02x?}", frame.bytes),

@@ -61,7 +61,9 @@ fn bench(lab: &Lab) -> Bench {
 
 #[test]
 fn a_mirror_gets_each_frame_once_and_the_ports_what_they_would_have_got() {
-    let Some(lab) = enter("watching::a_mirror_gets_each_frame_once_and_the_ports_what_they_would_have_got") else { return };
+    let Some(lab) = enter("watching::a_mirror_gets_each_frame_once_and_the_ports_what_they_would_have_got") else {
+        return;
+    };
     let (mut bench, mut look) = (bench(&lab), target());
     // Both sides of the conversation, and of both ports both ways.
     set(&mut bench.reflex, [(0, mirror(&[1, 2], &[1, 2]))]);
@@ -119,7 +121,9 @@ fn a_jump_that_fails_does_what_was_decided() {
 
 #[test]
 fn a_punted_frame_is_mirrored_without_its_tag_and_reaches_the_brain_with_it() {
-    let Some(lab) = enter("watching::a_punted_frame_is_mirrored_without_its_tag_and_reaches_the_brain_with_it") else { return };
+    let Some(lab) = enter("watching::a_punted_frame_is_mirrored_without_its_tag_and_reaches_the_brain_with_it") else {
+        return;
+    };
     let (mut bench, mut look) = (Bench::new(&lab), target());
     bench.settings(|_| {});
     set(&mut bench.reflex, [(0, mirror(&[1], &[])), (1, Wish::all(Kind::Capture))]);
@@ -137,7 +141,10 @@ fn a_punted_frame_is_mirrored_without_its_tag_and_reaches_the_brain_with_it() {
 
 #[test]
 fn an_injected_copy_is_mirrored_at_its_egress_unless_its_frame_was_seen_before() {
-    let Some(lab) = enter("watching::an_injected_copy_is_mirrored_at_its_egress_unless_its_frame_was_seen_before") else { return };
+    let Some(lab) = enter("watching::an_injected_copy_is_mirrored_at_its_egress_unless_its_frame_was_seen_before")
+    else {
+        return;
+    };
     let (mut bench, mut look) = (Bench::new(&lab), target());
     set(&mut bench.reflex, [(0, mirror(&[3], &[1, 2]))]);
     let mut copy = |to: u16, origin: u16, again: bool| {
@@ -231,7 +238,8 @@ fn a_capture_says_where_a_frame_went_and_why_it_did_not() {
     bench.send(2, &frame(2, 1, &PLAIN, 46));
     bench.send(1, &frame(1, 2, &PLAIN, 1600));
     let all: Vec<Captured> = captured(&mut bench, &mut ring).into_iter().map(|(about, _)| about).collect();
-    let told: Vec<_> = all.iter().map(|about| (about.ingress, about.egress, about.outcome, about.way, about.reason)).collect();
+    let told: Vec<_> =
+        all.iter().map(|about| (about.ingress, about.egress, about.outcome, about.way, about.reason)).collect();
     let (here, there) = (Way::Ingress as u8, Way::Egress as u8);
     let too_big = (1, 2, OUTCOME_DROPPED, there, DropReason::TooBig as u32);
     assert_eq!(told, [(2, 0, OUTCOME_DROPPED, here, DropReason::Hairpin as u32), too_big]);
@@ -242,7 +250,10 @@ fn a_capture_says_where_a_frame_went_and_why_it_did_not() {
 
 #[test]
 fn a_capture_takes_as_many_bytes_as_it_wants_and_only_the_drops_that_it_wants() {
-    let Some(lab) = enter("watching::a_capture_takes_as_many_bytes_as_it_wants_and_only_the_drops_that_it_wants") else { return };
+    let Some(lab) = enter("watching::a_capture_takes_as_many_bytes_as_it_wants_and_only_the_drops_that_it_wants")
+    else {
+        return;
+    };
     let mut bench = bench(&lab);
     let mut ring = bench.reflex.captures().unwrap();
     let sent = frame(1, 2, &[0x81, 0, 0, 7, 0x88, 0xb5], 300);
@@ -294,10 +305,13 @@ fn a_scattered_frame_is_captured_and_filtered_as_well() {
     let mut ring = bench.reflex.captures().unwrap();
     let sent = frame(1, 2, &PLAIN, 9000);
     let expression = format!("ether[8000] = {}", sent[8000]);
-    set(&mut bench.reflex, [
-        (9, filtered(Wish::all(Kind::Capture), &expression)),
-        (10, filtered(Wish::all(Kind::Capture), &format!("not {expression}"))),
-    ]);
+    set(
+        &mut bench.reflex,
+        [
+            (9, filtered(Wish::all(Kind::Capture), &expression)),
+            (10, filtered(Wish::all(Kind::Capture), &format!("not {expression}"))),
+        ],
+    );
     // A linear part of fourteen bytes; the rest lies in pages.
     let mut header = [0; HEADER_BYTES];
     header[2] = 14;
@@ -311,11 +325,14 @@ fn what_finds_the_ring_full_is_counted_as_lost_to_the_frame() {
     let Some(lab) = enter("watching::what_finds_the_ring_full_is_counted_as_lost_to_the_frame") else { return };
     let mut bench = bench(&lab);
     let mut ring = bench.reflex.captures().unwrap();
-    set(&mut bench.reflex, [
-        (1, Wish::all(Kind::Capture)),
-        (2, filtered(Wish::all(Kind::Capture), "ether[0] = 2")),
-        (3, filtered(Wish::all(Kind::Capture), "ether[0] = 3")),
-    ]);
+    set(
+        &mut bench.reflex,
+        [
+            (1, Wish::all(Kind::Capture)),
+            (2, filtered(Wish::all(Kind::Capture), "ether[0] = 2")),
+            (3, filtered(Wish::all(Kind::Capture), "ether[0] = 3")),
+        ],
+    );
     // Rooms of 1640 bytes, in 8 MiB.
     for _ in 0..60 {
         for _ in 0..100 {
@@ -335,10 +352,13 @@ fn what_finds_the_ring_full_is_counted_as_lost_to_the_frame() {
 
 #[test]
 fn sixty_four_sessions_with_filters_are_one_program_and_each_gets_its_own() {
-    let Some(lab) = enter("watching::sixty_four_sessions_with_filters_are_one_program_and_each_gets_its_own") else { return };
+    let Some(lab) = enter("watching::sixty_four_sessions_with_filters_are_one_program_and_each_gets_its_own") else {
+        return;
+    };
     let mut bench = bench(&lab);
     let mut ring = bench.reflex.captures().unwrap();
-    let wish = |bit: u8| filtered(Wish::all(Kind::Capture), &format!("(tcp or udp) and dst port {}", 1000 + u16::from(bit)));
+    let wish =
+        |bit: u8| filtered(Wish::all(Kind::Capture), &format!("(tcp or udp) and dst port {}", 1000 + u16::from(bit)));
     set(&mut bench.reflex, (0..64).map(|bit| (bit, wish(bit))));
     assert_eq!(bench.reflex.free_session(Kind::Capture), None);
     for bit in 0..64 {
