@@ -42,6 +42,7 @@ mod linux_guests;
 mod memory;
 mod metrics;
 mod micro_guests;
+mod mirrors;
 mod reasons;
 mod replay;
 mod scenarios;

@@ -15,7 +15,8 @@ pub(super) enum Command {
     /// End a mirror
     Del {
         /// The mirror
-        name: PortName,
+        #[arg(value_name = "NAME")]
+        mirror: PortName,
     },
     /// Every mirror, and how much it was given
     List,
@@ -25,7 +26,8 @@ pub(super) enum Command {
 #[derive(Args, Debug)]
 pub(super) struct Add {
     /// The mirror's name
-    name: PortName,
+    #[arg(value_name = "NAME")]
+    mirror: PortName,
     /// A port whose frames are mirrored, and which of them: PORT, PORT:ingress (what it sends) or PORT:egress; may be repeated
     #[arg(long, required = true, value_name = "PORT[:SIDE]")]
     from: Vec<Source>,
@@ -43,11 +45,11 @@ pub(super) struct Add {
 pub(super) async fn run(global: &Global, command: Command) -> anyhow::Result<()> {
     let client = global.client();
     match command {
-        Command::Add(Add { name, from, filter, snaplen, to }) => {
+        Command::Add(Add { mirror: name, from, filter, snaplen, to }) => {
             let spec = MirrorSpec { name, from, filter, snaplen, to, origin: Origin::Command };
             let _added: MirrorInfo = client.post("/v1/mirrors", &spec).await?;
         }
-        Command::Del { name } => client.delete_only(&format!("/v1/mirrors/{name}")).await?,
+        Command::Del { mirror } => client.delete_only(&format!("/v1/mirrors/{mirror}")).await?,
         Command::List => {
             let mirrors: Vec<MirrorInfo> = client.get("/v1/mirrors").await?;
             print(&render(global.output, &mirrors, COLUMNS)?)?;
