@@ -162,7 +162,7 @@ impl Assembler {
     }
 
     /// Takes what was loaded for what it is on a wire.
-    pub(super) fn from_big_endian(&mut self, to: Register, width: Width) {
+    pub(super) fn big_endian(&mut self, to: Register, width: Width) {
         match width {
             Width::Byte => {}
             Width::Half => self.emit(CLASS_ALU | TO_BIG_ENDIAN, to, R0, 0, 16),

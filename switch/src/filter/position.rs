@@ -46,22 +46,22 @@ pub(super) fn of_error(expression: &str, compiles: impl Fn(&str) -> bool) -> Opt
 /// Words and signs, as (start, end) in bytes.
 fn tokens(expression: &str) -> Vec<(usize, usize)> {
     let is_word = |c: char| c.is_alphanumeric() || "._:/-%\\".contains(c) || !c.is_ascii();
-    let mut tokens: Vec<(usize, usize)> = Vec::new();
-    let mut in_word = false;
+    let mut found: Vec<(usize, usize)> = Vec::new();
+    let mut goes_on = false;
     for (at, c) in expression.char_indices() {
         let end = at + c.len_utf8();
         if c.is_whitespace() {
-            in_word = false;
+            goes_on = false;
         } else if is_word(c) {
-            match tokens.last_mut().filter(|_| in_word) {
+            match found.last_mut().filter(|_| goes_on) {
                 Some(last) => last.1 = end,
-                None => tokens.push((at, end)),
+                None => found.push((at, end)),
             }
-            in_word = true;
+            goes_on = true;
         } else {
-            tokens.push((at, end));
-            in_word = false;
+            found.push((at, end));
+            goes_on = false;
         }
     }
-    tokens
+    found
 }

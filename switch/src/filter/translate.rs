@@ -111,7 +111,7 @@ pub(super) fn translate_to_answer(filters: &[Wanted<'_>], reading: Reading) -> R
     code.jump32(When::Equal, R3, With::Constant(0), untagged);
     code.copy(R2, R3);
     code.alu32(Alu::ShiftRight, R2, With::Constant(16));
-    code.from_big_endian(R2, Width::Half);
+    code.big_endian(R2, Width::Half);
     code.alu32(Alu::And, R3, With::Constant(0xffff));
     code.copy(R1, R6);
     code.call(helper::VLAN_PUSH);
@@ -238,7 +238,7 @@ impl Translator {
         code.load(Width::Word, R0, R6, context::TAG_TYPE);
         code.store(Width::Half, R10, HEAD + 12, R0);
         code.load(Width::Word, R0, R6, context::TAG_CONTENT);
-        code.from_big_endian(R0, Width::Half);
+        code.big_endian(R0, Width::Half);
         code.store(Width::Half, R10, HEAD + 14, R0);
         // Zeros where there are no bytes; nothing is read beyond the frame's length.
         code.copy(R1, R6);
@@ -380,7 +380,7 @@ impl Translator {
             self.code.alu64(Alu::Add, R2, constant(at + bytes));
             self.code.jump64(When::Greater, R2, With::Register(R1), here);
             self.code.load(width(size), to, R9, offset);
-            self.code.from_big_endian(to, width(size));
+            self.code.big_endian(to, width(size));
         } else {
             self.code.jump(here);
         }
@@ -430,7 +430,7 @@ impl Translator {
         self.code.load(Width::Double, R4, R10, END);
         self.code.jump64(When::Greater, R3, With::Register(R4), here);
         self.code.load(width(size), R7, R2, 0);
-        self.code.from_big_endian(R7, width(size));
+        self.code.big_endian(R7, width(size));
     }
 
     /// Puts bytes together that R2 points to: on the stack nothing may be read that is not aligned.
@@ -449,12 +449,11 @@ impl Translator {
         let no = self.no();
         let code = &mut self.code;
         code.place(detour.here);
-        match detour.at {
-            Some(at) => code.set(R2, at),
-            None => {
-                code.copy(R2, R1);
-                code.jump64(When::Greater, R2, constant(u32::MAX >> 1), no);
-            }
+        if let Some(at) = detour.at {
+            code.set(R2, at);
+        } else {
+            code.copy(R2, R1);
+            code.jump64(When::Greater, R2, constant(u32::MAX >> 1), no);
         }
         code.copy(R1, R6);
         code.stack_address(R3, READ);
@@ -462,7 +461,7 @@ impl Translator {
         code.call(helper::LOAD_BYTES);
         code.jump64(When::NotEqual, R0, constant(0), no);
         code.load(width(detour.size), detour.to, R10, READ);
-        code.from_big_endian(detour.to, width(detour.size));
+        code.big_endian(detour.to, width(detour.size));
         code.jump(detour.back);
     }
 

@@ -259,7 +259,7 @@ pub(super) fn update<K: Pod, V: Pod>(map: BorrowedFd<'_>, key: &K, value: &V) ->
 /// `BPF_PROG_TYPE_SCHED_CLS`.
 const CLASSIFIER: u32 = 3;
 /// How much of what the verifier says of a refused program is kept.
-const LOG_BYTES: usize = 1 << 16;
+const LOG_BYTES: u32 = 1 << 16;
 
 /// Loads a classifier that was made at run time.
 pub(super) fn load_classifier(code: &[Translated]) -> io::Result<OwnedFd> {
@@ -273,8 +273,8 @@ pub(super) fn load_classifier(code: &[Translated]) -> io::Result<OwnedFd> {
     };
     let loaded = bpf(BPF_PROG_LOAD, &mut attr).or_else(|error| {
         // Once more, to hear why: the end of what the verifier says.
-        let mut log = vec![0u8; LOG_BYTES];
-        (attr.log_level, attr.log_bytes, attr.log) = (1, LOG_BYTES as u32, log.as_mut_ptr() as u64);
+        let mut log = vec![0u8; LOG_BYTES as usize];
+        (attr.log_level, attr.log_bytes, attr.log) = (1, LOG_BYTES, log.as_mut_ptr() as u64);
         bpf(BPF_PROG_LOAD, &mut attr).map_err(|_again| {
             let said = log.split(|byte| *byte == 0).next().unwrap_or_default();
             let said = String::from_utf8_lossy(said);
@@ -329,7 +329,7 @@ impl TestClassifier {
             program_fd: raw(self.0.as_fd()),
             data_in_bytes: u32::try_from(frame.len()).unwrap_or(0),
             data_in: frame.as_ptr() as u64,
-            context_in_bytes: size_of_val(&context) as u32,
+            context_in_bytes: u32::try_from(size_of_val(&context)).unwrap_or(0),
             context_in: context.as_ptr() as u64,
             ..TestAttr::default()
         };

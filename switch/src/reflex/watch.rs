@@ -32,6 +32,10 @@ use crate::port::IfName;
 /// The program that serves sessions.
 const SERVE: &str = "watch";
 
+/// Bits that there are.
+#[expect(clippy::cast_possible_truncation, reason = "64")]
+const BITS: u8 = SESSIONS_MAX as u8;
+
 /// How the places are named where copies are cut.
 const CUT_PLACE: &str = "mirror-";
 
@@ -304,7 +308,7 @@ impl Reflex {
     /// A bit that no session has: the lowest for mirrors, the highest for others, so that they do not meet.
     pub fn free_session(&self, kind: Kind) -> Option<u8> {
         let is_free = |bit: &u8| !self.watchers.sessions.contains_key(bit) && self.watchers.found & (1 << bit) == 0;
-        let mut bits = 0..SESSIONS_MAX as u8;
+        let mut bits = 0..BITS;
         if let Kind::Mirror { .. } = kind { bits.find(is_free) } else { bits.rfind(is_free) }
     }
 
@@ -335,7 +339,7 @@ impl Reflex {
         for bit in fresh {
             watchers.reset(bit)?;
         }
-        for bit in 0..SESSIONS_MAX as u8 {
+        for bit in 0..BITS {
             let session =
                 sessions.get(&bit).map_or(Session { kind: SESSION_NONE, ..Session::default() }, Wish::session);
             watchers.table.set(bit.into(), session, 0).map_err(ReflexError::map("SESSIONS"))?;

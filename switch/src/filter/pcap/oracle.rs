@@ -1,4 +1,5 @@
 //! libpcap as a witness for tests: its own interpreter, its own reader of files.
+#![expect(clippy::unwrap_used, reason = "a test that panics has failed")]
 
 use std::ffi::{CString, c_char, c_int, c_uint, c_void};
 use std::path::Path;
