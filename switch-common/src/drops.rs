@@ -114,6 +114,8 @@ pub struct KernelLayout {
     pub skb_vlan_word: u32,
     /// See `skb_vlan_word`.
     pub skb_vlan_mask: u32,
+    /// `sk_buff.mark`.
+    pub skb_mark: u32,
     /// `net_device.ifindex`.
     pub dev_ifindex: u32,
     /// `net_device.nd_net.net`.
@@ -131,7 +133,7 @@ const _: () = {
     assert!(size_of::<KernelDropCell>() == 24);
     assert!(size_of::<EvidenceCounts>() == 16);
     assert!(size_of::<Evidence>() == 24 + EVIDENCE_BYTES_MAX);
-    assert!(size_of::<KernelLayout>() == 17 * 4);
+    assert!(size_of::<KernelLayout>() == 18 * 4);
 };
 
 #[cfg(feature = "user")]

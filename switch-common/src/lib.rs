@@ -16,6 +16,7 @@ pub mod flow;
 mod layout;
 mod names;
 mod reason;
+mod watch;
 pub mod wire;
 
 pub use addr::{MacAddr, NotAMac, PORT_ID_MAX, PortId, VlanId};
@@ -23,3 +24,4 @@ pub use drops::*;
 pub use layout::*;
 pub use names::*;
 pub use reason::{DropReason, Way};
+pub use watch::*;

@@ -3,7 +3,6 @@
 //! Only where a frame is dropped anyway. What finds the ring full is counted as lost: produced = delivered + lost.
 
 use core::intrinsics::{AtomicOrdering, atomic_cxchg};
-use core::mem::offset_of;
 
 use aya_ebpf::helpers::bpf_skb_load_bytes;
 use aya_ebpf::helpers::generated::bpf_ktime_get_ns;
@@ -29,8 +28,6 @@ static EVIDENCE_COUNTS: Array<EvidenceCounts> = Array::with_max_entries(1, 0);
 const SECOND_NS: u64 = 1_000_000_000;
 /// Where a tag sits: behind the two addresses.
 pub(crate) const TAG_AT: usize = 12;
-/// The same in a record, in 16-bit words.
-const TAG_PLACE: usize = offset_of!(Evidence, bytes) / 2 + TAG_AT / 2;
 /// Where it ends.
 pub(crate) const TAG_END: usize = 16;
 
@@ -107,17 +104,18 @@ fn load(skb: Skb, evidence: *mut Evidence) -> u16 {
     if copy(skb, 0, bytes, TAG_AT as u32) == 0 {
         return 0;
     }
-    put_tag(evidence, skb.vlan_proto() as u16, skb.vlan_tci() as u16);
+    put_tag(bytes, skb.vlan_proto() as u16, skb.vlan_tci() as u16);
     // SAFETY: within the field.
     let rest = unsafe { bytes.add(TAG_END) };
     TAG_END as u16 + copy(skb, TAG_AT as u32, rest, (EVIDENCE_BYTES_MAX - TAG_END) as u32) as u16
 }
 
-/// Writes a tag where it belongs: its type in network order, its content in the host's.
+/// Writes a tag where it belongs in a frame that begins at `bytes`, which is even: its type in network order, its content in the
+/// host's.
 #[inline(always)]
-pub(crate) fn put_tag(evidence: *mut Evidence, proto: u16, tci: u16) {
-    // SAFETY: within the entry.
-    let at = unsafe { evidence.cast::<u16>().add(TAG_PLACE) };
+pub(crate) fn put_tag(bytes: *mut u8, proto: u16, tci: u16) {
+    // SAFETY: whoever calls has room for the beginning of a frame.
+    let at = unsafe { bytes.cast::<u16>().add(TAG_AT / 2) };
     // SAFETY: as above.
     unsafe { at.write(proto) };
     // SAFETY: as above.

@@ -15,16 +15,16 @@ use aya_ebpf::bindings::BPF_NOEXIST;
 use aya_ebpf::helpers::bpf_probe_read_kernel;
 use aya_ebpf::helpers::generated;
 use aya_ebpf::macros::{btf_tracepoint, map};
-use aya_ebpf::maps::{Array, HashMap, ProgramArray};
+use aya_ebpf::maps::{Array, HashMap, PerCpuArray, ProgramArray};
 use aya_ebpf::programs::BtfTracePointContext;
 use switch_common::{
-    DropCell, EVIDENCE_BYTES_MAX, EVIDENCE_KERNEL, Evidence, KERNEL_DROPS_MAX, KernelDropCell, KernelDropKey,
-    KernelLayout, PORT_SLOTS, WAY_UNKNOWN, Way,
+    DropCell, EVIDENCE_BYTES_MAX, EVIDENCE_KERNEL, KERNEL_DROPS_MAX, KernelDropCell, KernelDropKey, KernelLayout,
+    PORT_SLOTS, WAY_UNKNOWN, Way,
 };
 
 use crate::booking::add_shared;
 use crate::evidence::{bounded, put_tag, reserve, take_turn};
-use crate::port_of;
+use crate::{port_of, watch};
 
 #[map]
 static KERNEL_DROP: ProgramArray = ProgramArray::with_max_entries(1, 0);
@@ -48,6 +48,7 @@ static KERNEL: KernelLayout = KernelLayout {
     skb_vlan_tci: 0,
     skb_vlan_word: 0,
     skb_vlan_mask: 0,
+    skb_mark: 0,
     dev_ifindex: 0,
     dev_net: 0,
     net_inum: 0,
@@ -81,8 +82,57 @@ fn book_kernel(ctx: BtfTracePointContext) -> i32 {
     if reason != kernel!(reason_tc_ingress) && reason != kernel!(reason_packet_socket) {
         // Without an answer: not a port's, or nothing to be read.
         let _ = book(Buffer(ctx.arg::<usize>(0)), reason);
+        capture();
     }
     0
+}
+
+/// A drop that sessions may want, laid down for [`capture`].
+#[repr(C)]
+#[derive(Clone, Copy)]
+struct Shown {
+    /// The sessions; 0: nothing is laid down.
+    sessions: u64,
+    skb: u64,
+    start: u64,
+    linear: u32,
+    bytes: u32,
+    tagged: u32,
+    id: u32,
+    way: u32,
+    reason: u32,
+}
+
+/// In a map, because there the verifier forgets what it knew of each way to come to it: it walks [`capture`] once.
+#[map]
+static SHOWN: PerCpuArray<Shown> = PerCpuArray::with_max_entries(1, 0);
+
+/// Lays a drop down for the captures that want the port's.
+#[inline(always)]
+fn show(id: u32, reason: u32, way: u16, frame: &Frame) {
+    let sessions = watch::wanting_drops(id);
+    let Some(shown) = SHOWN.get_ptr_mut(0).filter(|_| sessions != 0) else { return };
+    let Frame { skb, start, linear, bytes, tagged } = *frame;
+    let (skb, start, tagged, way) = (skb.0 as u64, start as u64, u32::from(tagged), u32::from(way));
+    // SAFETY: this processor's own element; the kernel does not run this program within itself.
+    unsafe { shown.write(Shown { sessions, skb, start, linear, bytes, tagged, id, way, reason }) };
+}
+
+/// Serves the captures that want what was laid down.
+#[inline(never)]
+fn capture() {
+    let Some(shown) = SHOWN.get_ptr_mut(0) else { return };
+    // SAFETY: this processor's own element.
+    let Shown { sessions, skb, start, linear, bytes, tagged, id, way, reason } = unsafe { shown.read_volatile() };
+    if sessions == 0 {
+        return;
+    }
+    // SAFETY: as above.
+    unsafe { (&raw mut (*shown).sessions).write_volatile(0) };
+    let frame = Frame { skb: Buffer(skb as usize), start: start as usize, linear, bytes, tagged: tagged != 0 };
+    watch::capture_drop(sessions, reason, (id, way as u16), bytes, |to| {
+        frame.load::<{ watch::DROP_BYTES_MAX as u32 }>(to)
+    });
 }
 
 /// The kernel's socket buffer, by its address.
@@ -94,12 +144,17 @@ fn book(skb: Buffer, reason: u32) -> Option<()> {
     let dev: usize = read(skb.0, kernel!(skb_dev))?;
     let ifindex: u32 = read(dev, kernel!(dev_ifindex))?;
     let id = port_of(ifindex);
-    if id == 0 {
+    let mark = if id == 0 { read(skb.0, kernel!(skb_mark))? } else { 0 };
+    if id == 0 && !watch::is_mirrors(mark) {
         return None;
     }
     // The number is another netdev's in another namespace.
     let net: usize = read(dev, kernel!(dev_net))?;
     if read::<u32>(net, kernel!(net_inum))? != kernel!(netns) {
+        return None;
+    }
+    if id == 0 {
+        watch::target_dropped(mark, ifindex, Frame::of(skb)?.bytes);
         return None;
     }
     let came_in_by: u32 = read(skb.0, kernel!(skb_iif))?;
@@ -114,11 +169,14 @@ fn book(skb: Buffer, reason: u32) -> Option<()> {
     add_shared(unsafe { &raw mut (*cell).dropped.frames }, 1);
     // SAFETY: as above.
     add_shared(unsafe { &raw mut (*cell).dropped.bytes }, u64::from(frame.bytes));
+    show(id, reason, way, &frame);
     // SAFETY: as above.
     let time_ns = take_turn(unsafe { &raw mut (*cell).evidence_second })?;
     let mut entry = reserve()?;
     let evidence = entry.as_mut_ptr();
-    let captured = frame.load(evidence);
+    // SAFETY: a field of the entry, which is ours until it is submitted.
+    let captured =
+        frame.load::<{ EVIDENCE_BYTES_MAX as u32 }>(unsafe { &raw mut (*evidence).bytes }.cast::<u8>()) as u16;
     // SAFETY: the entry is ours until it is submitted.
     let evidence = unsafe { &mut *evidence };
     evidence.time_ns = time_ns;
@@ -175,13 +233,11 @@ impl Frame {
         Some(Self { skb, start, linear, bytes: len + pulled + if tagged { 4 } else { 0 }, tagged })
     }
 
-    /// Copies what the frame begins with; says how many bytes that are.
+    /// Copies what the frame begins with to where there is room for `N` bytes; says how many that are.
     #[inline(always)]
-    fn load(&self, evidence: *mut Evidence) -> u16 {
-        // SAFETY: a field of the entry that the caller holds.
-        let bytes = unsafe { &raw mut (*evidence).bytes }.cast::<u8>();
+    fn load<const N: u32>(&self, bytes: *mut u8) -> u32 {
         if !self.tagged {
-            return copy(self.start, self.linear, bytes, EVIDENCE_BYTES_MAX as u32) as u16;
+            return copy(self.start, self.linear, bytes, N);
         }
         let (Some(proto), Some(tci)) =
             (read(self.skb.0, kernel!(skb_vlan_proto)), read(self.skb.0, kernel!(skb_vlan_tci)))
@@ -191,10 +247,10 @@ impl Frame {
         if copy(self.start, 12, bytes, 12) == 0 {
             return 0;
         }
-        put_tag(evidence, proto, tci);
-        // SAFETY: within the field.
+        put_tag(bytes, proto, tci);
+        // SAFETY: within the room.
         let rest = unsafe { bytes.add(16) };
-        16 + copy(self.start + 12, self.linear.saturating_sub(12), rest, EVIDENCE_BYTES_MAX as u32 - 16) as u16
+        16 + copy(self.start + 12, self.linear.saturating_sub(12), rest, N - 16)
     }
 }
 

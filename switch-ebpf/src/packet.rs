@@ -42,6 +42,8 @@ fields! {
     gso_size;
     /// Whether the outermost tag was taken out of the bytes.
     vlan_present;
+    /// A number that the host's rules see.
+    mark;
 }
 
 macro_rules! loads {
@@ -91,6 +93,27 @@ loads! {
 }
 
 impl Skb {
+    /// Sets the mark.
+    #[inline(always)]
+    pub(crate) fn set_mark(self, mark: u32) {
+        // SAFETY: the context of a running classifier; the verifier turns this into a store of its own.
+        unsafe { (&raw mut (*self.0).mark).write_volatile(mark) };
+    }
+
+    /// A word of the control block, 0 to 4: what one program leaves to the next.
+    #[inline(always)]
+    pub(crate) fn control(self, word: usize) -> u32 {
+        // SAFETY: as above; of five words.
+        unsafe { (&raw const (*self.0).cb).cast::<u32>().add(word).read_volatile() }
+    }
+
+    /// Sets a word of the control block.
+    #[inline(always)]
+    pub(crate) fn set_control(self, word: usize, value: u32) {
+        // SAFETY: as above.
+        unsafe { (&raw mut (*self.0).cb).cast::<u32>().add(word).write_volatile(value) };
+    }
+
     /// Bytes of the frame as its sender wrote it, its tags included.
     #[inline(always)]
     pub(crate) fn frame_bytes(self) -> u32 {

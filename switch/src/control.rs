@@ -20,6 +20,7 @@ mod handle;
 mod ids;
 mod links;
 pub mod lost;
+mod mirrors;
 mod sample;
 mod stop;
 
@@ -119,6 +120,7 @@ pub struct Control {
     clerk: Clerk,
     notes: NoteReader,
     watch: lost::Watch,
+    mirrors: BTreeMap<PortName, mirrors::Mirror>,
 }
 
 impl Control {
@@ -164,6 +166,7 @@ impl Control {
             clerk,
             notes,
             watch,
+            mirrors: BTreeMap::new(),
         }
     }
 
@@ -196,6 +199,7 @@ impl Control {
                 restore: port.attachment.as_ref().and_then(|attachment| serde_json::to_value(attachment.saved()).ok()),
             })
             .collect();
+        self.saved.mirrors = self.saved_mirrors();
         self.store.save(&self.saved).map_err(|error| ControlError::Failed(error.to_string()))
     }
 }

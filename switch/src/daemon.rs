@@ -28,6 +28,7 @@ use tokio::net::TcpListener;
 use tokio::signal::unix::{Signal, SignalKind, signal};
 use tokio::sync::{oneshot, watch};
 
+use crate::api::Control as _;
 use crate::api::server::Socket;
 use crate::api::web;
 use crate::clerk::{self, Clerk};
@@ -146,6 +147,9 @@ async fn serve(runtime: &Runtime) -> Result<()> {
         tracing::error!(%error, "the configuration's ports could not be made; those that were there go on");
     }
     let handle = Handle::new(control);
+    if let Err(error) = handle.apply_mirrors(runtime.mirrors.clone(), false, false).await {
+        tracing::error!(%error, "the configuration's mirrors could not be made; those that were there go on");
+    }
     if let Some(ring) = ring {
         evidence::listen(ring, testimony, handle.clone())?;
     }
@@ -283,7 +287,13 @@ struct Started {
 /// Loads or adopts the reflex, makes or adopts the punt tap, and starts the loop between them.
 async fn start(runtime: &Runtime, host: &Host, ports: &[SavedPort]) -> Result<Started> {
     let flows = runtime.flows;
-    let load = Load { hook: hook(runtime.hook), flows: flows.enabled, flows_max: flows.max, hearing: hearing(runtime) };
+    let load = Load {
+        hook: hook(runtime.hook),
+        flows: flows.enabled,
+        flows_max: flows.max,
+        hearing: hearing(runtime),
+        records: 0,
+    };
     let (mut reflex, adopted) = Reflex::open(&pins(&runtime.name), load)?;
     tracing::info!(?adopted, "reflex");
     diagnostics::listen(&mut reflex)?;

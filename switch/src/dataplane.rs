@@ -36,7 +36,7 @@ use crate::fdb::{Learned, Nanos, Station};
 use crate::forwarding::{self, Decision, Tables, Verdict};
 use crate::frame::{Frame, Trust};
 use crate::notes::Notepad;
-use crate::port::{FrameBuffer, Medium, TransmitError};
+use crate::port::{FrameBuffer, FrameOrigin, Medium, TransmitError};
 use crate::reflex::BrainPage;
 use drain::Drain;
 use verdicts::VerdictCache;
@@ -78,6 +78,7 @@ pub struct Loop<M, C> {
     idle: Vec<Station>,
     next_sweep: Option<Nanos>,
     sweep_every: Duration,
+    tells_origins: bool,
 }
 
 impl<M: Medium, C: VerdictCache> Loop<M, C> {
@@ -98,6 +99,7 @@ impl<M: Medium, C: VerdictCache> Loop<M, C> {
             idle: Vec::new(),
             next_sweep: None,
             sweep_every: (aging / 8).clamp(Duration::from_millis(100), Duration::from_mins(1)),
+            tells_origins: false,
         }
     }
 
@@ -148,6 +150,8 @@ impl<M: Medium, C: VerdictCache> Loop<M, C> {
 
     /// Decides about the frame in the buffer, delivers its copies, settles it, and teaches the reflex.
     fn switch(&mut self, ingress: PortId, now: Nanos) {
+        let first = self.tells_origins.then_some(FrameOrigin { ingress, again: false });
+        self.buffer.origin.set(first);
         let trust = self.tables.port(ingress).map_or(Trust::Guest, |port| port.trust);
         let account = self.brain.port(ingress.index());
         if self.buffer.is_full() {
@@ -190,10 +194,9 @@ impl<M: Medium, C: VerdictCache> Loop<M, C> {
                 for egress in &self.egress {
                     self.brain.port(egress.index()).flood_copies.add(1);
                     self.brain.port(0).flood_copies.add(1);
-                    if let Err(reason) =
-                        deliver(&mut self.medium, &self.tables, &self.brain, &self.buffer, &frame, *egress)
-                    {
-                        see(&mut self.witness, &self.buffer, (*egress, Way::Egress, reason), now);
+                    match deliver(&mut self.medium, &self.tables, &self.brain, &self.buffer, &frame, *egress) {
+                        Ok(()) => self.buffer.origin.set(first.map(|first| FrameOrigin { again: true, ..first })),
+                        Err(reason) => see(&mut self.witness, &self.buffer, (*egress, Way::Egress, reason), now),
                     }
                 }
             }

@@ -9,6 +9,7 @@
 //! | L3 | a flood makes one copy for each eligible port | `flood_eligible` = `flood_copies`, in slot 0 |
 //! | L4 | every frame that was accepted is in a flow, or in the port's overflow, or unparsable | `ingress` − refused = flows + `overflow` + `unparsable` |
 //! | L5 | the kernel's own counters of the netdev agree | rx ≥ `ingress`; `egress` = tx + its drops |
+//! | L6 | whoever looks on was given what it wanted, or that is counted as lost | matched = delivered + lost |
 //! | L7 | evidence of drops, stations that are told of, and frames that say who is who were delivered, or counted as lost | produced = delivered + lost |
 //! | other | the list of reasons is complete | drops as `other` = 0 |
 //!
@@ -83,12 +84,27 @@ pub struct Snapshot {
     pub evidence: EvidenceSums,
     /// Stations that the loop told of.
     pub sightings: EvidenceSums,
+    /// Whoever looks on.
+    pub sessions: Vec<SessionNumbers>,
+}
+
+/// What became of the frames that a capture or a mirror wanted.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct SessionNumbers {
+    /// What it is called.
+    pub name: String,
+    /// What it wanted.
+    pub matched: Tally,
+    /// What it was given.
+    pub delivered: Tally,
+    /// What it was not.
+    pub lost: Tally,
 }
 
 /// One law, applied to one port or to the switch.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, ToSchema)]
 pub struct LawResult {
-    /// The law: `L1`, `L2`, `L3`, `L4`, `L5`, `L7` or `other`.
+    /// The law: `L1`, `L2`, `L3`, `L4`, `L5`, `L6`, `L7` or `other`.
     pub law: &'static str,
     /// What it was applied to, in words.
     pub what: String,

@@ -11,6 +11,7 @@ use std::path::{Path, PathBuf};
 
 use serde::{Deserialize, Serialize};
 
+use crate::mirror::MirrorSpec;
 use crate::port::spec::{Mac, PortName, PortSpec};
 
 /// Version of the format.
@@ -83,12 +84,31 @@ pub struct StateFile {
     /// Stations that an operator pinned, and the port each lives behind.
     #[serde(default)]
     pub stations: BTreeMap<Mac, PortName>,
+    /// Mirrors.
+    #[serde(default)]
+    pub mirrors: Vec<SavedMirror>,
+}
+
+/// A mirror that runs.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct SavedMirror {
+    /// The bit that the kernel half knows it by.
+    pub bit: u8,
+    /// What was asked for.
+    pub spec: MirrorSpec,
 }
 
 impl StateFile {
     /// Nothing yet, in this boot.
     pub fn new(boot_id: String) -> Self {
-        Self { version: STATE_VERSION, boot_id, ports: Vec::new(), names: BTreeMap::new(), stations: BTreeMap::new() }
+        Self {
+            version: STATE_VERSION,
+            boot_id,
+            ports: Vec::new(),
+            names: BTreeMap::new(),
+            stations: BTreeMap::new(),
+            mirrors: Vec::new(),
+        }
     }
 }
 

@@ -47,6 +47,7 @@ mod linux_guests;
 mod memory;
 mod metrics;
 mod micro_guests;
+mod mirrors;
 mod names;
 mod reasons;
 mod replay;

@@ -9,7 +9,9 @@ use std::time::Duration;
 use jiff::Timestamp;
 use tokio::sync::broadcast;
 
-use super::schema::{Change, Diff, DropInfo, LawReport, LedgerReport, PortInfo, StationInfo, Status, Traffic};
+use super::schema::{
+    Change, Diff, DropInfo, LawReport, LedgerReport, MirrorInfo, MirrorState, PortInfo, StationInfo, Status, Traffic,
+};
 use super::{Control, ControlError, Witnessed};
 use crate::config::{File, PortTable};
 use crate::events::{Event, EventFilter, Events};
@@ -18,6 +20,7 @@ use crate::fdb::{FdbLimits, Nanos};
 use crate::flow::{Filter, Record};
 use crate::forwarding::Tables;
 use crate::metrics::Sample;
+use crate::mirror::MirrorSpec;
 use crate::names::{Holder, Subject};
 use crate::observer::{Busiest, Wanted};
 use crate::port::spec::{Mac, PortName, PortSpec, PortState};
@@ -25,6 +28,7 @@ use crate::port::spec::{Mac, PortName, PortSpec, PortState};
 #[derive(Debug)]
 pub(crate) struct World {
     pub(crate) specs: BTreeMap<PortName, PortSpec>,
+    pub(crate) mirrors: BTreeMap<PortName, MirrorSpec>,
     pub(crate) stations: Vec<StationInfo>,
     pub(crate) drops: Vec<DropInfo>,
     pub(crate) is_ready: bool,
@@ -51,6 +55,7 @@ impl Default for World {
     fn default() -> Self {
         Self {
             specs: BTreeMap::new(),
+            mirrors: BTreeMap::new(),
             stations: Vec::new(),
             drops: Vec::new(),
             is_ready: false,
@@ -99,6 +104,25 @@ pub(crate) fn info(spec: &PortSpec) -> PortInfo {
         ingress: Traffic { frames: 3, wire_frames: 12, bytes: 9000, wire_bytes: 9600 },
         egress: Traffic::default(),
         drops: BTreeMap::from([("flood_limited".to_owned(), 5)]),
+    }
+}
+
+/// What such a mirror would look like.
+fn mirror_info(spec: &MirrorSpec) -> MirrorInfo {
+    MirrorInfo {
+        name: spec.name.clone(),
+        from: spec.from.clone(),
+        filter: spec.filter.clone(),
+        snaplen: spec.snaplen,
+        to: spec.to.clone(),
+        ifindex: Some(8),
+        origin: spec.origin,
+        state: MirrorState::Up,
+        problem: None,
+        matched: Traffic { frames: 3, wire_frames: 12, bytes: 9000, wire_bytes: 9600 },
+        delivered: Traffic { frames: 3, wire_frames: 12, bytes: 9000, wire_bytes: 9600 },
+        lost: Traffic::default(),
+        target_dropped_frames: 1,
     }
 }
 
@@ -153,6 +177,33 @@ impl Control for Fake {
             world.specs.retain(|name, _| !diff.remove.contains(name));
         }
         Ok(diff)
+    }
+
+    async fn mirrors(&self) -> Vec<MirrorInfo> {
+        self.world().mirrors.values().map(mirror_info).collect()
+    }
+
+    async fn add_mirror(&self, spec: MirrorSpec) -> Result<MirrorInfo, ControlError> {
+        spec.check().map_err(ControlError::Invalid)?;
+        let mut world = self.world();
+        if world.mirrors.contains_key(&spec.name) {
+            return Err(ControlError::Exists(format!("there is a mirror '{}' already", spec.name)));
+        }
+        world.mirrors.insert(spec.name.clone(), spec.clone());
+        Ok(mirror_info(&spec))
+    }
+
+    async fn remove_mirror(&self, name: &PortName) -> Result<(), ControlError> {
+        let removed = self.world().mirrors.remove(name);
+        removed.map(drop).ok_or_else(|| ControlError::NotFound(format!("there is no mirror '{name}'")))
+    }
+
+    async fn apply_mirrors(&self, specs: Vec<MirrorSpec>, dry_run: bool, _: bool) -> Result<Diff, ControlError> {
+        let add = specs.iter().map(|spec| spec.name.clone()).collect();
+        if !dry_run {
+            self.world().mirrors = specs.into_iter().map(|spec| (spec.name.clone(), spec)).collect();
+        }
+        Ok(Diff { add, applied: !dry_run, ..Diff::default() })
     }
 
     async fn export(&self) -> File {

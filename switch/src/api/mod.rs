@@ -35,10 +35,11 @@ use crate::events::{Event, EventFilter};
 use crate::explain::{Explanation, Question};
 use crate::flow::{Filter, Record};
 use crate::metrics;
+use crate::mirror::MirrorSpec;
 use crate::names::{Holder, Subject};
 use crate::observer::{Busiest, Wanted};
 use crate::port::spec::{Mac, PortName, PortSpec};
-use schema::{Diff, DropInfo, LedgerReport, PortInfo, Sample, Side, StationInfo, Status};
+use schema::{Diff, DropInfo, LedgerReport, MirrorInfo, PortInfo, Sample, Side, StationInfo, Status};
 
 pub use limits::Limits;
 pub use routes::openapi;
@@ -92,6 +93,19 @@ pub trait Control: Clone + Send + Sync + 'static {
     fn apply(
         &self,
         ports: Vec<PortSpec>,
+        dry_run: bool,
+        prune: bool,
+    ) -> impl Future<Output = Result<Diff, ControlError>> + Send;
+    /// Every mirror, by name.
+    fn mirrors(&self) -> impl Future<Output = Vec<MirrorInfo>> + Send;
+    /// Starts a mirror.
+    fn add_mirror(&self, spec: MirrorSpec) -> impl Future<Output = Result<MirrorInfo, ControlError>> + Send;
+    /// Ends a mirror.
+    fn remove_mirror(&self, name: &PortName) -> impl Future<Output = Result<(), ControlError>> + Send;
+    /// Makes the mirrors of origin `file` (`prune`: all) be these.
+    fn apply_mirrors(
+        &self,
+        specs: Vec<MirrorSpec>,
         dry_run: bool,
         prune: bool,
     ) -> impl Future<Output = Result<Diff, ControlError>> + Send;

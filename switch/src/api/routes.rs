@@ -15,14 +15,15 @@ use super::flows::{self, Asked};
 use super::follow::{Followers, follow_drops};
 use super::input::{Input, Options, Refusal};
 use super::schema::{
-    AddPort, Apply, Diff, DropInfo, Flush, Flushed, Follow, LedgerReport, NewStation, PortInfo, Problem, RemovePort,
-    Settle, StationInfo, Status, Who,
+    AddPort, Apply, Diff, DropInfo, Flush, Flushed, Follow, LedgerReport, MirrorInfo, NewStation, PortInfo, Problem,
+    RemovePort, Settle, StationInfo, Status, Who,
 };
 use super::{Control, ControlError, top};
 use crate::config::{PortTable, StationMac};
 use crate::events::{Event, EventKind};
 use crate::explain::{Explanation, Question};
 use crate::flow::{Record, filter};
+use crate::mirror::MirrorSpec;
 use crate::names::{Holder, NoSubject, Subject};
 use crate::port::spec::{Origin, PortName, PortSpec};
 
@@ -42,6 +43,10 @@ const SETTLE_SECS_MAX: u64 = 600;
         add_port,
         remove_port,
         apply,
+        list_mirrors,
+        add_mirror,
+        remove_mirror,
+        apply_mirrors,
         config,
         list_stations,
         add_station,
@@ -84,6 +89,9 @@ pub(super) fn router<C: Control>(control: C, followers: Followers) -> Router {
         .route("/v1/ports", get(list_ports::<C>).post(add_port::<C>))
         .route("/v1/ports/{name}", get(show_port::<C>).delete(remove_port::<C>))
         .route("/v1/apply", post(apply::<C>))
+        .route("/v1/mirrors", get(list_mirrors::<C>).post(add_mirror::<C>))
+        .route("/v1/mirrors/{name}", delete(remove_mirror::<C>))
+        .route("/v1/apply/mirrors", post(apply_mirrors::<C>))
         .route("/v1/config", get(config::<C>))
         .route("/v1/stations", get(list_stations::<C>).post(add_station::<C>).delete(flush::<C>))
         .route("/v1/stations/{mac}", delete(remove_station::<C>))
@@ -166,6 +174,43 @@ async fn apply<C: Control>(
         return Err(ControlError::Invalid(format!("two ports are named '{name}'; give one another name")).into());
     }
     Ok(Json(room.control.apply(specs, options.dry_run, options.prune).await?))
+}
+
+/// Every mirror.
+#[utoipa::path(get, path = "/v1/mirrors", responses((status = 200, body = Vec<MirrorInfo>)))]
+async fn list_mirrors<C: Control>(State(room): State<Room<C>>) -> Json<Vec<MirrorInfo>> {
+    Json(room.control.mirrors().await)
+}
+
+/// Starts a mirror; its origin is `command`, whatever the body says.
+#[utoipa::path(post, path = "/v1/mirrors", request_body = MirrorSpec,
+    responses((status = 200, body = MirrorInfo), (status = 404, body = Problem), (status = 409, body = Problem),
+        (status = 422, body = Problem)))]
+async fn add_mirror<C: Control>(State(room): State<Room<C>>, Input(spec): Input<MirrorSpec>) -> Answer<MirrorInfo> {
+    Ok(Json(room.control.add_mirror(MirrorSpec { origin: Origin::Command, ..spec }).await?))
+}
+
+/// Ends a mirror.
+#[utoipa::path(delete, path = "/v1/mirrors/{name}", params(("name" = String, Path, description = "The mirror")),
+    responses((status = 204), (status = 404, body = Problem)))]
+async fn remove_mirror<C: Control>(
+    State(room): State<Room<C>>,
+    Path(name): Path<String>,
+) -> Result<StatusCode, Refusal> {
+    room.control.remove_mirror(&port_name(&name)?).await?;
+    Ok(StatusCode::NO_CONTENT)
+}
+
+/// Makes the mirrors of origin `file` be these, all or nothing; says what that changes.
+#[utoipa::path(post, path = "/v1/apply/mirrors", params(Apply), request_body = Vec<MirrorSpec>,
+    responses((status = 200, body = Diff), (status = 422, body = Problem)))]
+async fn apply_mirrors<C: Control>(
+    State(room): State<Room<C>>,
+    Options(options): Options<Apply>,
+    Input(specs): Input<Vec<MirrorSpec>>,
+) -> Answer<Diff> {
+    let specs = specs.into_iter().map(|spec| MirrorSpec { origin: Origin::File, ..spec }).collect();
+    Ok(Json(room.control.apply_mirrors(specs, options.dry_run, options.prune).await?))
 }
 
 /// What runs, in the configuration file's format.

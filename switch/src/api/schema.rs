@@ -7,7 +7,8 @@ use switch_common::Tally;
 use utoipa::{IntoParams, ToSchema};
 
 use crate::history::HistoryStatus;
-use crate::port::spec::{Mac, Origin, PortName, PortState, Role};
+use crate::mirror::Source;
+use crate::port::spec::{IfName, Mac, Origin, PortName, PortState, Role};
 
 /// Frames and what they weigh.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
@@ -89,6 +90,50 @@ pub struct StationInfo {
     pub age_secs: u64,
     /// How often it changed ports.
     pub moves: u32,
+}
+
+/// Whether a mirror has all that it needs.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
+#[serde(rename_all = "lowercase")]
+pub enum MirrorState {
+    /// Its ports and its target are there.
+    Up,
+    /// Something is missing, and waited for.
+    Waiting,
+}
+
+/// A mirror. `matched` is `delivered` plus `lost`.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
+pub struct MirrorInfo {
+    /// Its name.
+    #[schema(value_type = String)]
+    pub name: PortName,
+    /// Whose frames: `PORT`, `PORT:ingress` or `PORT:egress`.
+    #[schema(value_type = Vec<String>)]
+    pub from: Vec<Source>,
+    /// Only those that match this tcpdump expression.
+    pub filter: Option<String>,
+    /// Copies are cut to so many bytes.
+    pub snaplen: Option<u32>,
+    /// The netdev that gets the copies.
+    #[schema(value_type = String)]
+    pub to: IfName,
+    /// Its interface index, while it is there.
+    pub ifindex: Option<u32>,
+    /// Who asked for the mirror.
+    pub origin: Origin,
+    /// Whether it has all that it needs.
+    pub state: MirrorState,
+    /// What is missing.
+    pub problem: Option<String>,
+    /// Frames that the mirror wanted.
+    pub matched: Traffic,
+    /// Of these: copies handed to the target.
+    pub delivered: Traffic,
+    /// Of these: copies that the target did not take.
+    pub lost: Traffic,
+    /// Copies that the kernel dropped behind that, at the target, whose queue was full.
+    pub target_dropped_frames: u64,
 }
 
 /// Which side of a port refused a frame.

@@ -29,6 +29,11 @@ pub(super) async fn run(global: &Global, options: &Options) -> anyhow::Result<()
     let path = format!("/v1/apply?dry_run={}&prune={}", options.dry_run, options.prune);
     let diff: Diff = client.post(&path, &config.ports).await?;
     print(&render_one(global.output, &diff, difference)?)?;
+    let path = format!("/v1/apply/mirrors?dry_run={}&prune={}", options.dry_run, options.prune);
+    let diff: Diff = client.post(&path, &config.mirrors).await?;
+    if !diff.is_empty() {
+        print(&render_one(global.output, &diff, |diff| format!("mirrors:\n{}", difference(diff)))?)?;
+    }
     let running = Config::parse(Path::new("the running configuration"), &client.get_text("/v1/config").await?)?;
     if !is_same_switch(&config.file, &running.file) {
         remark(

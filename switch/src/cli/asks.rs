@@ -131,6 +131,27 @@ fn stations_drops_and_ledger_are_asked_for() {
 }
 
 #[test]
+fn a_mirror_is_added_as_it_was_typed() {
+    let daemon = Daemon::start();
+    let add = "mirror add m --from web:1:ingress --from b --filter tcp --snaplen 128 --to look";
+    assert_eq!(daemon.weft(add), 0);
+    let spec = daemon.fake.world().mirrors.values().next().cloned().unwrap();
+    let from: Vec<String> = spec.from.iter().map(ToString::to_string).collect();
+    assert_eq!(from, ["web:1:ingress", "b"]);
+    assert_eq!((spec.filter.as_deref(), spec.snaplen, spec.to.as_str()), (Some("tcp"), Some(128), "look"));
+    for (words, code) in [
+        (add, 5),
+        ("mirror list", 0),
+        ("-o wide mirror list", 0),
+        ("-o json mirror list", 0),
+        ("mirror del n", 4),
+        ("mirror del m", 0),
+    ] {
+        assert_eq!(daemon.weft(words), code, "{words}");
+    }
+}
+
+#[test]
 fn a_ledger_that_does_not_balance_is_a_failure() {
     let daemon = Daemon::start();
     daemon.fake.world().is_unbalanced = true;

@@ -21,6 +21,7 @@ mod flows;
 mod generate;
 mod ledger;
 mod log;
+mod mirror;
 mod output;
 mod port;
 mod run;
@@ -80,6 +81,8 @@ enum Command {
     Export(export::Options),
     #[command(subcommand)]
     Port(port::Command),
+    #[command(subcommand)]
+    Mirror(mirror::Command),
     Fdb(fdb::Options),
     Flows(flows::Options),
     Ledger(ledger::Options),
@@ -156,6 +159,7 @@ fn dispatch(cli: Cli) -> anyhow::Result<()> {
         Command::Apply(options) => wait_for(apply::run(&global, &options)),
         Command::Export(_) => wait_for(export::run(&global)),
         Command::Port(command) => wait_for(port::run(&global, command)),
+        Command::Mirror(command) => wait_for(mirror::run(&global, command)),
         Command::Fdb(options) => wait_for(fdb::run(&global, options)),
         Command::Flows(options) => wait_for(flows::run(&global, &options)),
         Command::Ledger(options) => wait_for(ledger::run(&global, &options)),

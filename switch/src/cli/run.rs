@@ -57,7 +57,7 @@ pub(super) fn run(global: &Global, options: Options) -> anyhow::Result<()> {
 
 /// The command line over the file over the defaults.
 pub(super) fn runtime(global: &Global, options: Options, config: Config) -> Runtime {
-    let Config { file, ports } = config;
+    let Config { file, ports, mirrors } = config;
     let state_dir = state_dir(&options.state_dir, &global.name);
     Runtime {
         name: global.name.clone(),
@@ -69,6 +69,7 @@ pub(super) fn runtime(global: &Global, options: Options, config: Config) -> Runt
         state_dir,
         on_stop: options.on_stop,
         ports,
+        mirrors,
         aging: Duration::from_secs(file.switch.aging_secs.get().into()),
         stations_max: file.switch.stations_max.get() as usize,
         flows: file.flows.flows(),

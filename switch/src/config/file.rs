@@ -9,10 +9,12 @@ use toml::Spanned;
 
 use super::flow_table::FlowsTable;
 use super::history_table::HistoryTable;
+use super::mirror_table::MirrorTable;
 use super::names_table::{EventsTable, NamesTable};
 use super::port_table::{Fault, PortTable};
 use super::runtime::{AGING_SECS, DatapathChoice, Metrics, Runtime, STATIONS_MAX};
 use super::values::Bounded;
+use crate::mirror::MirrorSpec;
 use crate::port::spec::{Attachment, Origin, PortSpec};
 
 /// How long a station may be remembered, in seconds (IEEE 802.1Q-2022, table 8-6, but shorter for tests).
@@ -64,6 +66,9 @@ pub struct File {
     /// Its ports.
     #[serde(skip_serializing_if = "Vec::is_empty")]
     pub port: Vec<PortTable>,
+    /// Its mirrors.
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    pub mirror: Vec<MirrorTable>,
 }
 
 /// `[switch]`
@@ -103,6 +108,8 @@ pub struct Config {
     pub file: File,
     /// The ports it asks for.
     pub ports: Vec<PortSpec>,
+    /// The mirrors it asks for.
+    pub mirrors: Vec<MirrorSpec>,
 }
 
 impl Config {
@@ -115,13 +122,14 @@ impl Config {
         let file: File = toml::from_str(text).map_err(|e| wrong(fault_of(&e)))?;
         file.flows.check().map_err(wrong)?;
         let ports = file.ports(text).map_err(wrong)?;
-        Ok(Self { file, ports })
+        let mirrors = file.mirrors(text).map_err(wrong)?;
+        Ok(Self { file, ports, mirrors })
     }
 }
 
 impl File {
     /// What runs, as a file that would make it run again.
-    pub fn describe(runtime: &Runtime, ports: &[PortSpec]) -> Result<Self, String> {
+    pub fn describe(runtime: &Runtime, ports: &[PortSpec], mirrors: &[MirrorSpec]) -> Result<Self, String> {
         let secs = i64::try_from(runtime.aging.as_secs()).unwrap_or(i64::MAX);
         let stations = i64::try_from(runtime.stations_max).unwrap_or(i64::MAX);
         let (names, events) = runtime.names.describe()?;
@@ -137,12 +145,32 @@ impl File {
             events,
             history: HistoryTable::describe(runtime.history.as_ref())?,
             port: ports.iter().map(PortTable::try_from).collect::<Result<_, _>>()?,
+            mirror: mirrors.iter().map(MirrorTable::from).collect(),
         })
     }
 
     /// The file's text.
     pub fn to_toml(&self) -> Result<String, toml::ser::Error> {
         toml::to_string(self)
+    }
+
+    /// The mirrors, if no two of them have the same name.
+    fn mirrors(&self, text: &str) -> Result<Vec<MirrorSpec>, Fault> {
+        let mut names: HashMap<String, Range<usize>> = HashMap::new();
+        let mut specs = Vec::with_capacity(self.mirror.len());
+        for table in &self.mirror {
+            let spec = table.spec()?;
+            if let Some(first) = names.insert(spec.name.to_string(), table.name.span()) {
+                let (line, _) = position(text, &first);
+                let message = format!(
+                    "a second mirror '{}'; the first is in line {line}, give one of them another name",
+                    spec.name
+                );
+                return Err(Fault::new(table.name.span(), message));
+            }
+            specs.push(spec);
+        }
+        Ok(specs)
     }
 
     /// The ports, if no two of them want the same name or the same interface.

@@ -7,6 +7,7 @@
 mod file;
 mod flow_table;
 mod history_table;
+mod mirror_table;
 mod names_table;
 mod port_table;
 mod runtime;
@@ -15,6 +16,7 @@ mod values;
 pub use file::{Config, ConfigError, File, MetricsTable, SwitchTable};
 pub use flow_table::{FlowsTable, LogTable};
 pub use history_table::{Age, HistoryTable};
+pub use mirror_table::MirrorTable;
 pub use names_table::{EventsTable, Names, NamesTable};
 pub use port_table::{Fault, FloodRate, Mtu, PortTable, StationLimit, placed};
 pub use runtime::{

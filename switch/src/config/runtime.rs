@@ -10,6 +10,7 @@ use clap::ValueEnum;
 use serde::{Deserialize, Serialize};
 
 use super::names_table::Names;
+use crate::mirror::MirrorSpec;
 use crate::port::spec::{IfName, PortSpec};
 
 /// Name of the instance by default.
@@ -212,6 +213,8 @@ pub struct Runtime {
     pub on_stop: OnStop,
     /// The ports of the file.
     pub ports: Vec<PortSpec>,
+    /// The mirrors of the file.
+    pub mirrors: Vec<MirrorSpec>,
     /// How long a silent station is remembered.
     pub aging: Duration,
     /// Stations remembered at most, over all ports.

@@ -6,6 +6,7 @@ use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 use super::*;
+use crate::mirror::MirrorSpec;
 use crate::port::spec::{Attachment, PortSpec, Role};
 
 const SAMPLE: &str = include_str!("../../weft.sample.toml");
@@ -57,6 +58,7 @@ fn runtime() -> Runtime {
         state_dir: PathBuf::from(STATE_DIR),
         on_stop: OnStop::Remove,
         ports: Vec::new(),
+        mirrors: Vec::new(),
         aging: Duration::from_secs(7),
         stations_max: 99,
         flows: Flows { max: 1000, per_port: 77, ..Flows::default() },
@@ -71,14 +73,23 @@ fn runtime() -> Runtime {
     }
 }
 
+/// Two mirrors, with everything and with little.
+const MIRRORS: &str = "[[mirror]]\nname = \"m\"\nfrom = [\"a\", \"b:ingress\"]\nfilter = \"tcp port 80\"\nsnaplen = 128\nto = \"look\"\n\
+    [[mirror]]\nname = \"n\"\nfrom = [\"a:egress\"]\nto = \"look\"\n";
+
+fn mirrors() -> Vec<MirrorSpec> {
+    parse(MIRRORS).unwrap().mirrors
+}
+
 #[test]
 fn what_is_exported_can_be_applied_and_is_the_same() {
     let with_own_mac = "[[port]]\nname = \"own\"\nhost = true\nmac = \"52:54:00:00:00:09\"\nflood_per_sec = 5\n";
     let ports: Vec<PortSpec> = parse(&(sample_with_examples() + with_own_mac)).unwrap().ports;
-    let file = File::describe(&runtime(), &ports).unwrap();
+    let file = File::describe(&runtime(), &ports, &mirrors()).unwrap();
     let text = file.to_toml().unwrap();
     let again = parse(&text).unwrap();
     assert_eq!(again.ports, ports, "{text}");
+    assert_eq!((again.mirrors.len(), &again.mirrors), (2, &mirrors()), "{text}");
     assert_eq!(again.file, file, "{text}");
     assert_eq!(again.file.switch.datapath, DatapathChoice::Userspace);
     assert_eq!(again.file.switch.aging_secs.get(), 7);
@@ -87,7 +98,7 @@ fn what_is_exported_can_be_applied_and_is_the_same() {
     assert_eq!(again.file.flows.log(), runtime().flow_log);
     assert_eq!(Names::of(&again.file.names, &again.file.events), runtime().names);
     assert_eq!(again.file.history.history(Path::new("/elsewhere")), runtime().history);
-    let none = File::describe(&Runtime { history: None, ..runtime() }, &[]).unwrap();
+    let none = File::describe(&Runtime { history: None, ..runtime() }, &[], &[]).unwrap();
     assert_eq!(none.history.history(Path::new("/s")), None);
 }
 
@@ -124,6 +135,10 @@ const WRONG: &[(&str, usize, usize, &str)] = &[
     ("[names]\nbindings_max = 5\n", 2, 16, "take a number from 16 to 262144"),
     ("[names]\nduplicate_secs = 0\n", 2, 18, "take a number from 1 to 86400"),
     ("[events]\ndormant_days = 7\n", 2, 1, "unknown field `dormant_days`"),
+    ("[[mirror]]\nname = \"m\"\nto = \"a\"\n", 1, 1, "missing field `from`"),
+    ("[[mirror]]\nname = \"m\"\nfrom = []\nto = \"a\"\n", 3, 8, "has no source"),
+    ("[[mirror]]\nname = \"m\"\nfrom = [\"a\"]\nto = \"a\"\nfilter = \"tcp prot 80\"\n", 5, 10, "(at character 5)"),
+    ("[[mirror]]\nname = \"m\"\nfrom = [\"a\"]\nto = \"a\"\nsnaplen = 5\n", 5, 11, "62 to 65535"),
     ("[[port]]\nnetdev = \"a\"\n", 1, 1, "missing field `name`"),
     ("[[port]]\nname = \"\"\nnetdev = \"a\"\n", 2, 8, "must not be empty"),
     ("[[port]]\nname = \"a/b\"\nnetdev = \"a\"\n", 2, 8, "contains '/'"),

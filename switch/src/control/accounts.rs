@@ -125,7 +125,14 @@ impl Control {
         let strangers = self.reflex.strangers().unwrap_or_default();
         let evidence = self.reflex.evidence_sums().unwrap_or_default().plus(self.witness.sums());
         let sightings = self.sighted.sums();
-        Snapshot { ports, switch: self.brain.port(0).snapshot(), strangers, evidence, sightings }
+        Snapshot {
+            ports,
+            switch: self.brain.port(0).snapshot(),
+            strangers,
+            evidence,
+            sightings,
+            sessions: self.session_numbers(),
+        }
     }
 
     async fn netdev_numbers(&self, port: &Port) -> Option<NetdevNumbers> {

@@ -123,6 +123,11 @@ impl Control {
     /// One netdev is one port.
     pub(super) fn refuse_taken_netdev(&self, spec: &PortSpec) -> Result<(), ControlError> {
         let Some(wanted) = wanted_netdev(spec) else { return Ok(()) };
+        if let Some(mirror) = self.mirror_to(wanted) {
+            return Err(ControlError::Exists(format!(
+                "'{wanted}' gets the copies of mirror '{mirror}' and cannot be a port; remove the mirror first"
+            )));
+        }
         let holder = self.ports.iter().find(|(_, port)| {
             let attached = port.attachment.as_ref().map(|attachment| &attachment.attached.ifname);
             attached == Some(wanted) || wanted_netdev(&port.spec) == Some(wanted)

@@ -10,8 +10,9 @@ use switch_common::{DropReason, PortId};
 use tokio::sync::{Mutex, MutexGuard, broadcast};
 use tokio::task::JoinHandle;
 
+use super::mirrors::Prepared;
 use super::{Control, ControlError, Port, accounts, errors, lost};
-use crate::api::schema::{Diff, DropInfo, LedgerReport, PortInfo, StationInfo, Status};
+use crate::api::schema::{Diff, DropInfo, LedgerReport, MirrorInfo, PortInfo, StationInfo, Status};
 use crate::api::{self, Witnessed};
 use crate::clerk::Clerk;
 use crate::config;
@@ -24,6 +25,7 @@ use crate::flow::{Filter, Record};
 use crate::history::{DroppedSince, History, HistoryError};
 use crate::metrics::Sample;
 use crate::metrics::process::Process;
+use crate::mirror::MirrorSpec;
 use crate::names::{Holder, Subject};
 use crate::observer::{Busiest, Observer, Wanted};
 use crate::port::monitor::LinkEvent;
@@ -152,15 +154,41 @@ impl api::Control for Handle {
         finish(tokio::spawn(async move {
             let mut control = control.lock().await;
             let applied = control.apply(&ports, dry_run, prune).await;
+            control.tend_mirrors_quietly().await;
             flows_ended(control, applied).await
         }))
         .await
     }
 
+    async fn mirrors(&self) -> Vec<MirrorInfo> {
+        self.control.lock().await.mirror_infos()
+    }
+
+    async fn add_mirror(&self, spec: MirrorSpec) -> Result<MirrorInfo, ControlError> {
+        let mirror = Prepared::of(spec).await?;
+        let control = Arc::clone(&self.control);
+        finish(tokio::spawn(async move { control.lock().await.add_mirror(mirror).await })).await
+    }
+
+    async fn remove_mirror(&self, name: &PortName) -> Result<(), ControlError> {
+        let name = name.clone();
+        let control = Arc::clone(&self.control);
+        finish(tokio::spawn(async move { control.lock().await.remove_mirror(&name).await })).await
+    }
+
+    async fn apply_mirrors(&self, specs: Vec<MirrorSpec>, dry_run: bool, prune: bool) -> Result<Diff, ControlError> {
+        let mut wanted = Vec::with_capacity(specs.len());
+        for spec in specs {
+            wanted.push(Prepared::of(spec).await?);
+        }
+        let control = Arc::clone(&self.control);
+        finish(tokio::spawn(async move { control.lock().await.apply_mirrors(wanted, dry_run, prune).await })).await
+    }
+
     async fn export(&self) -> config::File {
         let control = self.control.lock().await;
         let ports: Vec<PortSpec> = control.ports.values().map(|port| port.spec.clone()).collect();
-        config::File::describe(&control.runtime, &ports).unwrap_or_else(|error| {
+        config::File::describe(&control.runtime, &ports, &control.mirror_specs()).unwrap_or_else(|error| {
             tracing::error!(error, "what runs cannot be written as a file");
             config::File::default()
         })
@@ -373,6 +401,7 @@ impl Control {
             )));
         }
         self.add(spec, wait).await?;
+        self.tend_mirrors_quietly().await;
         if let Err(error) = self.save() {
             self.remove(&name).await?;
             return Err(error);
@@ -385,6 +414,7 @@ impl Control {
             return Ok(());
         }
         let removed = self.remove(name).await;
+        self.tend_mirrors_quietly().await;
         self.save()?;
         removed
     }

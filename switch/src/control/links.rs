@@ -43,6 +43,7 @@ impl Control {
             }
             LinkEvent::Resync => self.look_at_all().await,
         }
+        self.tend_mirrors_quietly().await;
     }
 
     /// Looks at every netdev: after events were lost, and at the start.

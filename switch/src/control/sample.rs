@@ -42,6 +42,7 @@ impl Control {
         let Losses { records_log, records_follow, sweeps } = seen.losses;
         let evidence = self.reflex.evidence_sums()?.plus(self.witness.sums()).lost;
         let events = self.events.counts();
+        let mirrors = self.mirror_samples();
         let lost = vec![
             (Stage::Punt, strangers.brain.unobserved),
             (Stage::FlowLog, records_log),
@@ -52,6 +53,7 @@ impl Control {
             (Stage::Events, events.follow_lost + self.sighted.sums().lost),
             (Stage::Notes, self.notes.lost()),
             (Stage::History, self.history.as_ref().map_or(0, History::lost)),
+            (Stage::Mirror, mirrors.iter().map(|mirror| mirror.lost_frames).sum()),
         ];
         let map = |map, entries, entries_max| MapSample { map, entries, entries_max };
         let (flows4, flows6) = seen.flows_max;
@@ -73,6 +75,7 @@ impl Control {
             events,
             clerk,
             lost,
+            mirrors,
             maps,
             threads: [
                 ("observer", Some(self.observer.is_alive())),

@@ -27,6 +27,9 @@ impl Control {
             self.adopt_port(id, saved, same_boot).await;
         }
         self.take_off_orphans().await;
+        if let Err(error) = self.adopt_mirrors(same_boot).await {
+            tracing::error!(%error, "the mirrors could not be taken over");
+        }
         if let Err(error) = self.save() {
             tracing::error!(%error, "the state could not be saved");
         }

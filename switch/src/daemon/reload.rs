@@ -31,6 +31,12 @@ pub(super) async fn reload(runtime: &Runtime, handle: &Handle) {
             removed = diff.remove.len(),
             "configuration read again"
         ),
-        Err(error) => tracing::error!(%error, "the configuration could not be applied; the old one stays"),
+        Err(error) => {
+            tracing::error!(%error, "the configuration could not be applied; the old one stays");
+            return;
+        }
+    }
+    if let Err(error) = handle.apply_mirrors(config.mirrors, false, false).await {
+        tracing::error!(%error, "the configuration's mirrors could not be applied; the old ones stay");
     }
 }

@@ -74,6 +74,13 @@ pub enum Command {
         /// Answered when all of them are settled. Others may have come meanwhile.
         done: Reply<()>,
     },
+    /// Whether the kernel half is to be told where the frames came from whose copies are injected: for mirrors.
+    TellOrigins {
+        /// Whether.
+        tell: bool,
+        /// Answered when it is in effect.
+        done: Reply<()>,
+    },
     /// Numbers.
     Census(Reply<Census>),
     /// End the loop.
@@ -110,6 +117,10 @@ impl<M: Medium, C: VerdictCache> Loop<M, C> {
             }
             Command::Flush { port, done } => answer(done, self.flush(port)),
             Command::Drained { done } => self.drain.wait(done),
+            Command::TellOrigins { tell, done } => {
+                self.tells_origins = tell;
+                answer(done, ());
+            }
             Command::Census(done) => {
                 let fdb = &self.tables.fdb;
                 let verdicts = self.verdicts.held();

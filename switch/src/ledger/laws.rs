@@ -4,7 +4,7 @@ use std::cmp::Ordering;
 
 use switch_common::{BrainPort, DropCell, DropReason, PortCounters, Tally};
 
-use super::{LawResult, PortNumbers, Snapshot};
+use super::{LawResult, PortNumbers, SessionNumbers, Snapshot};
 
 /// One law applied to one port or to the switch, in one snapshot.
 #[derive(Clone, Debug)]
@@ -63,6 +63,7 @@ pub(super) fn sides(snapshot: &Snapshot) -> Vec<Sides> {
     let ports = snapshot.ports.iter();
     ports
         .flat_map(|port| of_port(port).into_iter().chain(of_flows(port)).chain(of_netdev(port)))
+        .chain(snapshot.sessions.iter().flat_map(of_session))
         .chain(of_switch(snapshot))
         .collect()
 }
@@ -190,8 +191,23 @@ fn of_netdev(port: &PortNumbers) -> Vec<Sides> {
     vec![ingress, egress]
 }
 
+/// L6, in frames, bytes and wire frames.
+fn of_session(session: &SessionNumbers) -> [Sides; 3] {
+    let SessionNumbers { name, matched, delivered, lost } = session;
+    let law = |what, left, right| equal("L6", name, what, left, right);
+    [
+        law("frames matched = delivered + lost", matched.frames, delivered.frames + lost.frames),
+        law("bytes matched = delivered + lost", matched.bytes, delivered.bytes + lost.bytes),
+        law(
+            "wire frames matched = delivered + lost",
+            matched.wire_frames(),
+            delivered.wire_frames() + lost.wire_frames(),
+        ),
+    ]
+}
+
 fn of_switch(snapshot: &Snapshot) -> [Sides; 6] {
-    let Snapshot { ports, switch, strangers, evidence, sightings } = snapshot;
+    let Snapshot { ports, switch, strangers, evidence, sightings, .. } = snapshot;
     let sum = |field: fn(&BrainPort) -> u64| ports.iter().map(|port| field(&port.brain)).sum::<u64>();
     // Ports that are no more are in the switch's sums, and not in the sum over the ports.
     let covers = |what: &str, left, right| Sides {

@@ -35,6 +35,7 @@ fn quiet() -> Snapshot {
         strangers: PortDrops::default(),
         evidence: EvidenceSums::default(),
         sightings: EvidenceSums::default(),
+        sessions: Vec::new(),
     }
 }
 

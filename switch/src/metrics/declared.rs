@@ -137,7 +137,18 @@ metrics! {
     /// TCP connections that the port's guest asked for and nobody answered. Since the daemon began.
     TCP_HALF_OPEN = Counter "weft_tcp_half_open_total" ["port"];
 
-    /// What was not observed, by stage: punt (frames the kernel freed on their way to the user-space half), flow_log and follow (records), evidence (samples of dropped frames), sweep (failed reads of the flow table), notes (frames that the user-space half dropped, and whose flow does not say so), history (records and events), events (on their way from the forwarding loop, or for who follows), names (frames that say who is who; by port in weft_heard_lost_frames_total). Frames without a flow are in weft_flow_overflow_frames_total.
+    /// Frames that the mirror wanted and its target was given, a super-frame once.
+    MIRROR_FRAMES = Counter "weft_mirror_frames_total" ["mirror"];
+    /// Frames that the mirror's target was given, as a wire would have carried them.
+    MIRROR_WIRE_FRAMES = Counter "weft_mirror_wire_frames_total" ["mirror"];
+    /// Bytes that the mirror's target was given.
+    MIRROR_BYTES = Counter "weft_mirror_bytes_total" ["mirror"];
+    /// Frames that the mirror wanted and its target did not take, or the kernel dropped there.
+    MIRROR_LOST_FRAMES = Counter "weft_mirror_lost_frames_total" ["mirror"];
+    /// 1 while the mirror's ports and target are there.
+    MIRROR_UP = Gauge "weft_mirror_up" ["mirror"];
+
+    /// What was not observed, by stage: punt (frames the kernel freed on their way to the user-space half), flow_log and follow (records), evidence (samples of dropped frames), sweep (failed reads of the flow table), notes (frames that the user-space half dropped, and whose flow does not say so), history (records and events), mirror (copies that a mirror's target did not take), events (on their way from the forwarding loop, or for who follows), names (frames that say who is who; by port in weft_heard_lost_frames_total). Frames without a flow are in weft_flow_overflow_frames_total.
     OBSERVATION_LOST = Counter "weft_observation_lost_total" ["stage"];
 
     /// Events by kind, told or not: see `weft events`. Since the daemon began.

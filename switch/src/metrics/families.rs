@@ -9,7 +9,7 @@ use prometheus::proto::{self, LabelPair, MetricFamily, MetricType};
 
 use super::declared::{self, About, Kind, Metric};
 use super::pairs::PairSeries;
-use super::sample::{DropSample, PortSample, Sample};
+use super::sample::{DropSample, MirrorSample, PortSample, Sample};
 use crate::api::schema::Side;
 use crate::events::EventKind;
 use crate::flow::{Histogram, PortHealth, Transport, Transports};
@@ -45,6 +45,7 @@ impl Collector for Scrape {
             self.of_pairs(),
             self.of_flows(),
             self.of_names(),
+            self.of_mirrors(),
             self.of_switch(),
             self.of_process(),
         ]
@@ -172,6 +173,19 @@ impl Scrape {
             family(&declared::DNS_IGNORED, ignored),
             family(&declared::DNS_LATENCY, answered.map(|(port, dns)| ([port], Value::Observed(dns.latency)))),
             one(&declared::BINDINGS_EVICTED, count(clerk.evicted)),
+        ]
+    }
+
+    fn of_mirrors(&self) -> Vec<MetricFamily> {
+        let each = |metric, value: fn(&MirrorSample) -> u64| {
+            family(metric, self.sample.mirrors.iter().map(|mirror| ([mirror.name.as_str()], count(value(mirror)))))
+        };
+        vec![
+            each(&declared::MIRROR_FRAMES, |mirror| mirror.delivered.frames),
+            each(&declared::MIRROR_WIRE_FRAMES, |mirror| mirror.delivered.wire_frames()),
+            each(&declared::MIRROR_BYTES, |mirror| mirror.delivered.bytes),
+            each(&declared::MIRROR_LOST_FRAMES, |mirror| mirror.lost_frames),
+            each(&declared::MIRROR_UP, |mirror| mirror.is_up.into()),
         ]
     }
 

@@ -31,6 +31,8 @@ pub struct Sample {
     pub events: EventCounts,
     /// What the clerk knows.
     pub clerk: Arc<crate::clerk::Seen>,
+    /// The mirrors.
+    pub mirrors: Vec<MirrorSample>,
     /// Observations that were lost.
     pub lost: Vec<(Stage, u64)>,
     /// Stations that are known.
@@ -116,11 +118,13 @@ pub enum Stage {
     Notes,
     /// Records and events for the history.
     History,
+    /// Copies for mirrors.
+    Mirror,
 }
 
 impl Stage {
     /// All of them.
-    pub const ALL: [Self; 9] = [
+    pub const ALL: [Self; 10] = [
         Self::Punt,
         Self::FlowLog,
         Self::Follow,
@@ -130,6 +134,7 @@ impl Stage {
         Self::History,
         Self::Events,
         Self::Names,
+        Self::Mirror,
     ];
 
     /// The label in metrics.
@@ -144,8 +149,22 @@ impl Stage {
             Self::Names => "names",
             Self::Notes => "notes",
             Self::History => "history",
+            Self::Mirror => "mirror",
         }
     }
+}
+
+/// A mirror.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct MirrorSample {
+    /// Its name.
+    pub name: String,
+    /// Whether its ports and its target are there.
+    pub is_up: bool,
+    /// What its target was given.
+    pub delivered: Tally,
+    /// Frames that its target did not take, or that the kernel dropped there.
+    pub lost_frames: u64,
 }
 
 /// How full a table is.

@@ -16,7 +16,7 @@ use super::declared::{ALL, Kind};
 use super::document;
 use super::encode;
 use super::pairs::Pairs;
-use super::sample::{DropSample, MapSample, PortSample, ProgramSample, Sample, Stage};
+use super::sample::{DropSample, MapSample, MirrorSample, PortSample, ProgramSample, Sample, Stage};
 use super::scraper::cpu;
 use crate::api::schema::Side;
 use crate::clerk;
@@ -113,6 +113,7 @@ fn sample(ports: u16) -> Sample {
         clerk: Arc::new(clerk(&(1..=ports).map(|id| format!("web{id}").into()).collect::<Vec<_>>())),
         seen: Arc::new(Seen { totals, ..Seen::default() }),
         threads: vec![("observer", true), ("history", false)],
+        mirrors: vec![MirrorSample { name: "look".to_owned(), is_up: true, delivered: tally(6), lost_frames: 1 }],
         lost: Stage::ALL.map(|stage| (stage, 0)).to_vec(),
         stations: 2,
         station_moves: 1,

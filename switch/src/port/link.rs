@@ -1,7 +1,9 @@
 //! A netdev as facts: what netlink tells about it, in this room's words.
 
 use netlink_packet_core::Nla;
-use netlink_packet_route::link::{InfoData, InfoTun, LinkAttribute, LinkFlags, LinkInfo, LinkLayerType, LinkMessage};
+use netlink_packet_route::link::{
+    InfoData, InfoTun, InfoVxlan, LinkAttribute, LinkFlags, LinkInfo, LinkLayerType, LinkMessage,
+};
 use serde::{Deserialize, Serialize};
 use switch_common::MacAddr;
 
@@ -144,6 +146,13 @@ impl LinkFacts {
             match info {
                 LinkInfo::Kind(kind) => self.kind = kind.to_string(),
                 LinkInfo::Data(InfoData::Tun(attributes)) => self.tun = Some(read_tun(attributes)),
+                LinkInfo::Data(InfoData::Vxlan(attributes)) => {
+                    let below = attributes.iter().find_map(|attribute| match attribute {
+                        InfoVxlan::Link(below) => Some(*below).filter(|below| *below != 0),
+                        _ => None,
+                    });
+                    self.link = below.or(self.link);
+                }
                 _ => {}
             }
         }

@@ -1,5 +1,6 @@
 //! How the loop receives a frame and hands out a copy: one trait, the punt tap and its in-memory twin.
 
+use std::cell::Cell;
 use std::io;
 
 use switch_common::PortId;
@@ -9,6 +10,15 @@ use crate::frame::Offload;
 /// The longest frame that fits: 64 KiB of super-frame, its Ethernet header and a few tags.
 pub const FRAME_BYTES_MAX: usize = 65_536 + 64;
 
+/// Where a frame came from: for mirrors, which show each frame once, wherever it is seen first.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct FrameOrigin {
+    /// The port it came in by.
+    pub ingress: PortId,
+    /// Another copy of it was handed out just before.
+    pub again: bool,
+}
+
 /// One frame on its way through the brain, and the offload request that came with it. Reused; never allocates.
 #[derive(Debug)]
 pub struct FrameBuffer {
@@ -16,6 +26,8 @@ pub struct FrameBuffer {
     pub offload: Offload,
     /// Whether it was punted in the odd epoch.
     pub odd: bool,
+    /// What the kernel half is to be told of the copies; `None`: nothing.
+    pub origin: Cell<Option<FrameOrigin>>,
     bytes: Box<[u8]>,
     len: usize,
 }
@@ -23,7 +35,13 @@ pub struct FrameBuffer {
 impl FrameBuffer {
     /// An empty buffer of [`FRAME_BYTES_MAX`].
     pub fn new() -> Self {
-        Self { offload: Offload::default(), odd: false, bytes: vec![0; FRAME_BYTES_MAX].into_boxed_slice(), len: 0 }
+        Self {
+            offload: Offload::default(),
+            odd: false,
+            origin: Cell::new(None),
+            bytes: vec![0; FRAME_BYTES_MAX].into_boxed_slice(),
+            len: 0,
+        }
     }
 
     /// The frame, from its destination address on, without the punt tag.
@@ -51,6 +69,7 @@ impl FrameBuffer {
     pub fn fill(&mut self, frame: &[u8], offload: Offload) {
         self.offload = offload;
         self.odd = false;
+        self.origin.set(None);
         self.set_len(frame.len());
         for (to, from) in self.bytes.iter_mut().zip(frame) {
             *to = *from;

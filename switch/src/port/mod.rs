@@ -24,7 +24,7 @@ mod veth;
 
 pub use attach::{AttachError, Attached, Host};
 pub use link::{LinkFacts, LinkStats};
-pub use medium::{FrameBuffer, Medium, TransmitError};
+pub use medium::{FrameBuffer, FrameOrigin, Medium, TransmitError};
 pub use monitor::LinkEvent;
 pub use punt_tap::PuntTap;
 pub use restore::Restore;

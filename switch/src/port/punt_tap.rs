@@ -19,7 +19,7 @@ use std::io::{self, IoSlice, IoSliceMut};
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 
 use rustix::io::Errno;
-use switch_common::{PUNT_EPOCH_BIT, PUNT_ID_MASK, PUNT_TPID, PortId};
+use switch_common::{INJECT_AGAIN_BIT, INJECT_ORIGIN_BIT, PUNT_EPOCH_BIT, PUNT_ID_MASK, PUNT_TPID, PortId};
 
 use super::medium::{FrameBuffer, Medium, TransmitError};
 use super::spec::IfName;
@@ -178,10 +178,12 @@ impl Medium for PuntTap {
     }
 
     fn transmit(&mut self, frame: &FrameBuffer, egress: PortId) -> Result<(), TransmitError> {
-        let header = shifted(frame.offload.0, Shift::TagIn).0;
-        let [tpid_high, tpid_low] = PUNT_TPID.to_be_bytes();
-        let [id_high, id_low] = egress.get().to_be_bytes();
-        let tag = [tpid_high, tpid_low, id_high, id_low];
+        let origin = frame.origin.get();
+        let told = origin.map_or(0, |_| INJECT_ORIGIN_BIT);
+        let outer = tag_of(egress.get() | told);
+        // Behind the first tag a second one, when there is something to tell.
+        let inner = origin.map(|origin| tag_of(origin.ingress.get() | if origin.again { INJECT_AGAIN_BIT } else { 0 }));
+        let header = shifted(frame.offload.0, if inner.is_some() { Shift::TwoTagsIn } else { Shift::TagIn }).0;
         let Some((addresses, rest)) = frame.frame().split_at_checked(ADDRESSES_BYTES) else {
             return Err(TransmitError::Refused(libc::EINVAL));
         };
@@ -193,7 +195,8 @@ impl Medium for PuntTap {
         let vectors = [
             IoSlice::new(&header),
             IoSlice::new(addresses),
-            IoSlice::new(&tag),
+            IoSlice::new(&outer),
+            IoSlice::new(inner.as_ref().map_or(&[][..], |tag| tag)),
             IoSlice::new(rest),
             IoSlice::new(padding),
         ];
@@ -207,6 +210,13 @@ impl Medium for PuntTap {
 enum Shift {
     TagAway,
     TagIn,
+    TwoTagsIn,
+}
+
+/// A tag of the kind that only the switch itself uses on the punt tap.
+fn tag_of(content: u16) -> [u8; TAG_BYTES] {
+    let ([tpid_high, tpid_low], [high, low]) = (PUNT_TPID.to_be_bytes(), content.to_be_bytes());
+    [tpid_high, tpid_low, high, low]
 }
 
 /// The same request for the frame without, or with, the tag in front of its `EtherType`.
@@ -221,6 +231,7 @@ fn shifted(header: [u8; VNET_HDR_BYTES], shift: Shift) -> Offload {
     let start = match shift {
         Shift::TagAway => start.saturating_sub(tag),
         Shift::TagIn => start.saturating_add(tag),
+        Shift::TwoTagsIn => start.saturating_add(2 * tag),
     };
     let [start_0, start_1] = start.to_le_bytes();
     Offload([flags, kind, length_0, length_1, size_0, size_1, start_0, start_1, offset_0, offset_1])

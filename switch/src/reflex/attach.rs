@@ -121,7 +121,7 @@ pub(super) fn attach(
     let netdev = netdev.check()?;
     let done = match hook {
         Hook::Clsact => attach_clsact(program, netdev, place, dirs)?,
-        Hook::Auto | Hook::Tcx => attach_tcx(program, netdev, place, dirs)?,
+        Hook::Auto | Hook::Tcx => attach_tcx(program, netdev, place, dirs, TcAttachType::Ingress)?,
     };
     // The other way is taken down only now: there was a program all the time.
     let other = match hook {
@@ -129,6 +129,16 @@ pub(super) fn attach(
         Hook::Auto | Hook::Tcx => detach_clsact(place, dirs)?,
     };
     Ok(if other { Attachment::Adopted } else { done })
+}
+
+/// Puts a program on a netdev's egress; only by TCX.
+pub(super) fn attach_egress(
+    program: &mut SchedClassifier,
+    netdev: Netdev<'_>,
+    place: &str,
+    dirs: &Dirs,
+) -> Result<Attachment, ReflexError> {
+    attach_tcx(program, netdev.check()?, place, dirs, TcAttachType::Egress)
 }
 
 /// Takes whatever program we have at a place off its netdev; `false` when there is none.
@@ -163,6 +173,7 @@ fn attach_tcx(
     netdev: Netdev<'_>,
     place: &str,
     dirs: &Dirs,
+    way: TcAttachType,
 ) -> Result<Attachment, ReflexError> {
     let path = dirs.links.join(place);
     if path.exists() {
@@ -180,9 +191,7 @@ fn attach_tcx(
         detach_tcx(place, dirs)?;
     }
     let options = TcAttachOptions::TcxOrder(LinkOrder::first());
-    let id = program
-        .attach_with_options(netdev.ifname, TcAttachType::Ingress, options)
-        .map_err(ReflexError::attach(netdev.ifname))?;
+    let id = program.attach_with_options(netdev.ifname, way, options).map_err(ReflexError::attach(netdev.ifname))?;
     let link = program.take_link(id).map_err(ReflexError::attach(netdev.ifname))?;
     let link: FdLink = link.try_into().map_err(ReflexError::attach(netdev.ifname))?;
     link.pin(&path).map_err(ReflexError::attach(netdev.ifname))?;

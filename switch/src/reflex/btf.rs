@@ -200,6 +200,7 @@ impl<'a> Btf<'a> {
             skb_vlan_tci: self.offset("sk_buff.vlan_tci")?,
             skb_vlan_word,
             skb_vlan_mask,
+            skb_mark: self.offset("sk_buff.mark")?,
             dev_ifindex: self.offset("net_device.ifindex")?,
             dev_net: self.offset("net_device.nd_net.net")?,
             net_inum: self.offset("net.ns.inum")?,

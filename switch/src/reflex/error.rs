@@ -43,6 +43,13 @@ pub enum ReflexError {
         #[source]
         source: Box<aya::programs::ProgramError>,
     },
+    /// The kernel refused the program that the filters were made into.
+    #[error("this filter cannot be run in the kernel; try a simpler one")]
+    Filter {
+        /// Why, with the end of the verifier's log.
+        #[source]
+        source: io::Error,
+    },
     /// The embedded object is not the one that this library was written for.
     #[error("the embedded eBPF object has no {what}; rebuild it with `cargo xtask ebpf` and build again")]
     Foreign {

@@ -27,8 +27,10 @@ mod maps;
 mod names;
 mod netlink;
 mod pins;
+mod recorder;
 mod sys;
 mod verdicts;
+mod watch;
 
 #[cfg(test)]
 mod tests;
@@ -52,7 +54,10 @@ pub use flows::{DeadFlows, FlowMaps, tally, ticks_per_second};
 pub use kernel_drops::{KernelDrop, KernelReasons};
 pub use names::{HeardFrame, HeardRing, HeardSums, HearingRate};
 pub use pins::Adopted;
+#[cfg(test)]
+pub(crate) use sys::TestClassifier;
 pub use verdicts::{PairReader, VerdictError, VerdictMap};
+pub use watch::{Capture, CaptureRing, Kind, Ports, WatchCounts, Wish};
 
 use attach::{Dirs, Netdev};
 use evidence::EvidenceTally;
@@ -60,6 +65,8 @@ use kernel_drops::{Facts, KernelDrops, LAYOUT_GLOBAL};
 use maps::Maps;
 use names::HeardTally;
 use pins::Pins;
+use recorder::Recorder;
+use watch::Watchers;
 
 /// The programs, as `cargo xtask ebpf` built them.
 static OBJECT: &[u8] = aya::include_bytes_aligned!(concat!(env!("OUT_DIR"), "/weft.bpf.o"));
@@ -67,6 +74,7 @@ static OBJECT: &[u8] = aya::include_bytes_aligned!(concat!(env!("OUT_DIR"), "/we
 const PORT_INGRESS: &str = "port_ingress";
 const INJECT: &str = "inject";
 const CLOCK: &str = "clock";
+const MIRROR_CUT: &str = "mirror_cut";
 
 /// How an instance is to be made; what exists is adopted as it is.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -79,11 +87,13 @@ pub struct Load {
     pub flows_max: u32,
     /// How much of frames that say who is who is handed over by each port; nothing when absent.
     pub hearing: Option<HearingRate>,
+    /// Room for the recorder's records over all ports; 0: nothing is recorded.
+    pub records: u32,
 }
 
 impl Default for Load {
     fn default() -> Self {
-        Self { hook: Hook::Auto, flows: true, flows_max: FLOWS_MAX, hearing: Some(HearingRate::default()) }
+        Self { hook: Hook::Auto, flows: true, flows_max: FLOWS_MAX, hearing: Some(HearingRate::default()), records: 0 }
     }
 }
 
@@ -101,6 +111,8 @@ pub struct Reflex {
     evidence_counts: EvidenceTally,
     heard: Option<HeardRing>,
     heard_counts: HeardTally,
+    watchers: Watchers,
+    recorder: Recorder,
 }
 
 impl Reflex {
@@ -125,6 +137,7 @@ impl Reflex {
         loader.override_global("HEARD_INTERVAL_NS", &interval, true);
         loader.override_global("HEARD_AHEAD_NS", &ahead, true);
         loader.map_max_entries("FLOWS4", how.flows_max.max(1)).map_max_entries("FLOWS6", (how.flows_max / 2).max(1));
+        loader.map_max_entries("RECORDS", how.records.max(1));
         let object = |source| ReflexError::Object { source: Box::new(source) };
         // The loader's own reading of the kernel's types makes room for the one that is used.
         loader.btf(None);
@@ -132,13 +145,15 @@ impl Reflex {
         loader.override_global(LAYOUT_GLOBAL, &facts.layout, true).btf(facts.btf.as_ref());
         let mut ebpf = loader.load(OBJECT).map_err(object)?;
         // Before the maps are taken: the instructions name them by descriptors that must still be open.
-        for name in [PORT_INGRESS, INJECT, CLOCK] {
+        for name in [PORT_INGRESS, INJECT, CLOCK, MIRROR_CUT] {
             let refused = |source| ReflexError::Program { program: name, source: Box::new(source) };
             program(&mut ebpf, name)?.load().map_err(refused)?;
         }
         let kernel_drops = KernelDrops::start(&mut ebpf, facts, &pins.trace())?;
         let (evidence, evidence_counts) = evidence::take(&mut ebpf, kernel_drops.reasons())?;
         let (heard, heard_counts) = names::take(&mut ebpf)?;
+        let watchers = Watchers::start(&mut ebpf)?;
+        let recorder = Recorder::take(&mut ebpf)?;
         let (maps, verdicts, brain) = Maps::take(&mut ebpf)?;
         let dirs = Dirs { links: pins.links(), filters: pins.filters() };
         let reflex = Self {
@@ -153,6 +168,8 @@ impl Reflex {
             evidence_counts,
             heard: Some(heard),
             heard_counts,
+            watchers,
+            recorder,
         };
         Ok((reflex, adopted))
     }
@@ -196,6 +213,7 @@ impl Reflex {
     /// # Errors
     /// The kernel's.
     pub fn set_port(&mut self, id: PortId, config: PortConfig) -> Result<(), ReflexError> {
+        let config = self.flagged(config);
         self.maps.ports.set(u32::from(id.get()), config, 0).map_err(ReflexError::map("PORTS"))
     }
 

@@ -18,9 +18,10 @@ use std::path::{Path, PathBuf};
 use aya::maps::{MapInfo, MapType};
 use switch_common::flow::{FlowKey4, FlowKey6, FlowValue, FlowValue6};
 use switch_common::{
-    BrainPort, EVENTS_BYTES, EvidenceCounts, EvidenceTurns, HEARD_BYTES, HeardCounts, KERNEL_DROPS_MAX, KernelDropCell,
-    KernelDropKey, LAYOUT_VERSION, LINK_SLOTS, LINKS_HIGH_MAX, PORT_SLOTS, PairKey, PairVerdict, PortBuckets,
-    PortConfig, PortCounters, PortDrops, Settings, VERDICTS_MAX,
+    BrainPort, DropCell, EVENTS_BYTES, EvidenceCounts, EvidenceTurns, HEARD_BYTES, HeardCounts, KERNEL_DROPS_MAX,
+    KernelDropCell, KernelDropKey, LAYOUT_VERSION, LINK_SLOTS, LINKS_HIGH_MAX, PORT_SLOTS, PairKey, PairVerdict,
+    PortBuckets, PortConfig, PortCounters, PortDrops, PortWatch, SESSIONS_MAX, Session, SessionCounts, Settings,
+    VERDICTS_MAX,
 };
 
 use super::error::ReflexError;
@@ -47,7 +48,7 @@ const fn shape<K, V>(name: &'static str, kind: MapType, entries: usize) -> Shape
     Shape { name, kind, key_bytes: size_of::<K>(), value_bytes: size_of::<V>(), entries }
 }
 
-const SHAPES: [Shape; 20] = [
+const SHAPES: [Shape; 25] = [
     shape::<u32, Settings>("SETTINGS", MapType::Array, 1),
     shape::<u32, u32>("LINKS", MapType::Array, LINK_SLOTS),
     shape::<u32, u32>("LINKS_HIGH", MapType::Hash, LINKS_HIGH_MAX),
@@ -68,6 +69,11 @@ const SHAPES: [Shape; 20] = [
     shape::<u32, EvidenceCounts>("EVIDENCE_COUNTS", MapType::Array, 1),
     shape::<(), ()>("HEARD", MapType::RingBuf, HEARD_BYTES),
     shape::<u32, HeardCounts>("HEARD_COUNTS", MapType::Array, PORT_SLOTS),
+    shape::<u32, PortWatch>("WATCH", MapType::Array, PORT_SLOTS),
+    shape::<u32, Session>("SESSIONS", MapType::Array, SESSIONS_MAX),
+    shape::<u32, u32>("WATCHERS", MapType::ProgramArray, 2),
+    shape::<u32, SessionCounts>("SESSION_COUNTS", MapType::PerCpuArray, SESSIONS_MAX),
+    shape::<u32, DropCell>("TARGET_DROPS", MapType::Array, SESSIONS_MAX),
 ];
 
 impl Shape {

@@ -24,16 +24,16 @@ pub(super) struct Bench {
 impl Bench {
     /// Everything attached, no verdict, no brain.
     pub(super) fn new(lab: &Lab) -> Self {
-        Self::made(lab, Load::default())
+        Self::with(lab, Load::default())
     }
 
     /// The same, with room for so many flows over IPv4.
     pub(super) fn with_room(lab: &Lab, flows_max: u32) -> Self {
-        Self::made(lab, Load { flows_max, ..Load::default() })
+        Self::with(lab, Load { flows_max, ..Load::default() })
     }
 
     /// The same, made in a way of the test's.
-    pub(super) fn made(lab: &Lab, how: Load) -> Self {
+    pub(super) fn with(lab: &Lab, how: Load) -> Self {
         let mut guests = Vec::new();
         let (mut reflex, adopted) = lab.open_as(how);
         assert_eq!(adopted, Adopted::Fresh);

@@ -18,6 +18,7 @@ mod passing;
 mod refusals;
 mod tap;
 mod traffic;
+mod watching;
 
 use aya::programs::Program;
 
@@ -30,6 +31,7 @@ const VERIFIED_MAX: u32 = 250_000;
 fn the_verifier_takes_every_program_well_below_its_limit() {
     let Some(lab) = lab::enter("the_verifier_takes_every_program_well_below_its_limit") else { return };
     let (reflex, _) = lab.open(Hook::Auto);
+    assert_eq!(reflex.kernel_drops_problem(), None);
     for (name, program) in reflex.ebpf.programs() {
         let info = match program {
             Program::SchedClassifier(program) => program.info(),

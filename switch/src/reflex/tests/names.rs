@@ -89,7 +89,7 @@ fn without_room_for_its_flow_a_frame_is_handed_over_all_the_same() {
 fn a_port_that_tells_too_much_is_limited_and_no_other_with_it() {
     let Some(lab) = enter("names::a_port_that_tells_too_much_is_limited_and_no_other_with_it") else { return };
     let hearing = Some(HearingRate { per_second: 1, burst: 20 });
-    let mut bench = Bench::made(&lab, Load { hearing, ..Load::default() });
+    let mut bench = Bench::with(&lab, Load { hearing, ..Load::default() });
     let mut ring = bench.reflex.heard().unwrap();
     let began = std::time::Instant::now();
     for _ in 0..500 {
@@ -113,7 +113,7 @@ fn what_finds_the_ring_full_is_lost_and_counted_and_the_rest_waits_for_the_next_
         return;
     };
     let hearing = Some(HearingRate { per_second: 1_000_000, burst: 1_000_000 });
-    let mut bench = Bench::made(&lab, Load { hearing, ..Load::default() });
+    let mut bench = Bench::with(&lab, Load { hearing, ..Load::default() });
     let room = HEARD_BYTES / (size_of::<Record>() + 8);
     for _ in 0..room + 200 {
         bench.send(1, &frame(1, 2, &[0x08, 0x06], 46));
@@ -137,7 +137,7 @@ fn what_finds_the_ring_full_is_lost_and_counted_and_the_rest_waits_for_the_next_
 #[test]
 fn nothing_is_handed_over_where_nobody_wants_it() {
     let Some(lab) = enter("names::nothing_is_handed_over_where_nobody_wants_it") else { return };
-    let mut bench = Bench::made(&lab, Load { hearing: None, ..Load::default() });
+    let mut bench = Bench::with(&lab, Load { hearing: None, ..Load::default() });
     let mut ring = bench.reflex.heard().unwrap();
     bench.send(1, &frame(1, 2, &[0x08, 0x06], 46));
     assert!(drain(&mut ring).is_empty());
