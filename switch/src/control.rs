@@ -14,6 +14,7 @@
 mod accounts;
 mod apply;
 mod attachment;
+mod captures;
 mod errors;
 mod evidence;
 mod handle;
@@ -21,6 +22,7 @@ mod ids;
 mod links;
 pub mod lost;
 mod mirrors;
+pub mod recordings;
 mod sample;
 mod stop;
 
@@ -30,6 +32,8 @@ use std::time::Instant;
 
 use switch_common::PortId;
 
+use crate::capture::audit::Audit;
+use crate::capture::hub::Hub;
 use crate::clerk::Clerk;
 use crate::config::Runtime;
 use crate::dataplane::thread::Commands;
@@ -46,6 +50,7 @@ use crate::state::{SavedPort, StateFile, Store};
 
 pub use crate::api::ControlError;
 use attachment::Attachment;
+use captures::Captures;
 pub use handle::{Handle, LOOK_AT_DROPS_EVERY};
 use ids::Ids;
 pub use stop::clear_away;
@@ -94,6 +99,8 @@ pub struct Parts {
     pub clerk: Clerk,
     /// How many notes of the loop were lost.
     pub notes: NoteReader,
+    /// The way to the thread that gives out captured frames.
+    pub hub: Hub,
 }
 
 /// The port table and everything it is connected to.
@@ -120,6 +127,7 @@ pub struct Control {
     clerk: Clerk,
     notes: NoteReader,
     watch: lost::Watch,
+    captures: Captures,
     mirrors: BTreeMap<PortName, mirrors::Mirror>,
 }
 
@@ -141,7 +149,9 @@ impl Control {
             events,
             sighted,
             clerk,
+            hub,
         } = parts;
+        let captures = Captures::new(hub, Audit::new(&runtime.state_dir));
         let ids = Ids::new(saved.names.clone());
         let brain = reflex.brain();
         let watch = lost::Watch::default();
@@ -166,6 +176,7 @@ impl Control {
             clerk,
             notes,
             watch,
+            captures,
             mirrors: BTreeMap::new(),
         }
     }

@@ -27,13 +27,16 @@ use switch_common::{
 use tokio::net::TcpListener;
 use tokio::signal::unix::{Signal, SignalKind, signal};
 use tokio::sync::{oneshot, watch};
+use tokio::task::JoinSet;
 
 use crate::api::Control as _;
 use crate::api::server::Socket;
 use crate::api::web;
+use crate::capture::hub::Hub;
+use crate::capture::ring::Ring;
 use crate::clerk::{self, Clerk};
 use crate::config::{self, Datapath, Flows, OnStop, Runtime};
-use crate::control::{Control, Handle, LOOK_AT_DROPS_EVERY, Parts, lost};
+use crate::control::{Control, Handle, LOOK_AT_DROPS_EVERY, Parts, lost, recordings};
 use crate::dataplane::Loop;
 use crate::dataplane::commands::Command;
 use crate::dataplane::thread::{Commands, now, spawn};
@@ -106,6 +109,7 @@ async fn serve(runtime: &Runtime) -> Result<()> {
             }
         };
     let ring = reflex.evidence();
+    let hub = start_hub(&mut reflex)?;
     let witness = testimony.tally();
     let history = runtime.history.as_ref().map(|config| History::start(config, goes_on)).transpose();
     let history = history.context("cannot start the history's thread")?;
@@ -139,6 +143,7 @@ async fn serve(runtime: &Runtime) -> Result<()> {
         sighted,
         clerk: clerk.clone(),
         notes,
+        hub: hub.clone(),
     };
     let mut control = Control::new(parts);
     control.adopt(same_boot).await;
@@ -161,13 +166,21 @@ async fn serve(runtime: &Runtime) -> Result<()> {
     lock.say_ready()?;
     let (name, datapath, socket) = (&runtime.name, runtime.datapath, runtime.socket.display());
     tracing::info!(%name, %datapath, %socket, "ready");
-    let looks = [tokio::spawn(look_for_lost(handle.clone())), tokio::spawn(look_at_drops(handle.clone()))];
+    let mut looks = JoinSet::new();
+    looks.spawn(look_for_lost(handle.clone()));
+    looks.spawn(look_at_drops(handle.clone()));
+    if runtime.recorder.enabled {
+        handle.start_recorder().await?;
+        looks.spawn(recordings::watch(handle.clone(), runtime.recorder, runtime.state_dir.clone()));
+    }
     let outcome = watch_over(runtime, &handle, links, ended, signals).await;
-    looks.iter().for_each(tokio::task::JoinHandle::abort);
+    looks.abort_all();
     handle.set_ready(false);
     tracing::info!(%name, "stopping");
+    handle.end_captures().await;
     stop.send_replace(true);
     api.await?;
+    hub.stop();
     if let Some(health) = health {
         health.await?;
     }
@@ -341,6 +354,16 @@ async fn start(runtime: &Runtime, host: &Host, ports: &[SavedPort]) -> Result<St
     })?;
     let goes_on = matches!(adopted, reflex::Adopted::All);
     Ok(Started { reflex, goes_on, commands, ended, punt_ifindex, testimony, notes, sightings, bell })
+}
+
+/// Starts the thread that gives out captured frames.
+fn start_hub(reflex: &mut Reflex) -> Result<Hub> {
+    let ring = reflex.captures().context("the ring of captures was taken before")?;
+    let reasons = reflex.kernel_reasons();
+    let (hub, thread) = Hub::start(Ring::new(ring, reasons)).context("cannot start the thread for captures")?;
+    // It ends when it is told to, and has nothing to tell.
+    drop(thread);
+    Ok(hub)
 }
 
 /// Starts the observer, which calls the ports of an earlier daemon by their names from the beginning.

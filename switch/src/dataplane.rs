@@ -30,6 +30,8 @@ use switch_common::{
     VlanId, Way,
 };
 
+use crate::capture::sieve::{Sieve, Sight};
+use crate::capture::stream::Outcome;
 use crate::events::sighting::{Reporter, Sighting};
 use crate::evidence::Witness;
 use crate::fdb::{Learned, Nanos, Station};
@@ -72,9 +74,11 @@ pub struct Loop<M, C> {
     witness: Option<Witness>,
     reporter: Option<Reporter>,
     notes: Option<Notepad>,
+    sieve: Option<Box<Sieve>>,
     buffer: FrameBuffer,
     drain: Drain,
     egress: Vec<PortId>,
+    refused: Vec<(PortId, DropReason)>,
     idle: Vec<Station>,
     next_sweep: Option<Nanos>,
     sweep_every: Duration,
@@ -93,9 +97,11 @@ impl<M: Medium, C: VerdictCache> Loop<M, C> {
             witness: None,
             reporter: None,
             notes: None,
+            sieve: None,
             buffer: FrameBuffer::new(),
             drain: Drain::default(),
             egress: Vec::with_capacity(PORT_SLOTS),
+            refused: Vec::new(),
             idle: Vec::new(),
             next_sweep: None,
             sweep_every: (aging / 8).clamp(Duration::from_millis(100), Duration::from_mins(1)),
@@ -158,6 +164,7 @@ impl<M: Medium, C: VerdictCache> Loop<M, C> {
             account.drop_frame(Way::Ingress, DropReason::TooBig, self.buffer.frame().len() as u64);
             see(&mut self.witness, &self.buffer, (ingress, Way::Ingress, DropReason::TooBig), now);
             note(self.notes.as_ref(), &self.buffer, ingress, DropReason::TooBig);
+            self.show(ingress, Outcome::Dropped, Some(DropReason::TooBig), None);
             return self.settle(ingress);
         }
         let frame = match Frame::check(self.buffer.frame(), self.buffer.offload, trust) {
@@ -166,6 +173,7 @@ impl<M: Medium, C: VerdictCache> Loop<M, C> {
                 account.drop_frame(Way::Ingress, reason, self.buffer.frame().len() as u64);
                 see(&mut self.witness, &self.buffer, (ingress, Way::Ingress, reason), now);
                 note(self.notes.as_ref(), &self.buffer, ingress, reason);
+                self.show(ingress, Outcome::Dropped, Some(reason), None);
                 return self.settle(ingress);
             }
         };
@@ -177,16 +185,15 @@ impl<M: Medium, C: VerdictCache> Loop<M, C> {
         if let Learned::Added { evicted: Some(gone) } | Learned::Moved { evicted: Some(gone), .. } = decision.learned {
             self.verdicts.forget_station(gone.vlan, gone.mac);
         }
-        match decision.verdict {
+        self.egress.clear();
+        self.refused.clear();
+        let (outcome, reason) = match decision.verdict {
             Verdict::Forward(egress) => {
                 account.forwarded.add(1);
-                if let Err(reason) = deliver(&mut self.medium, &self.tables, &self.brain, &self.buffer, &frame, egress)
-                {
-                    see(&mut self.witness, &self.buffer, (egress, Way::Egress, reason), now);
-                }
+                self.egress.push(egress);
+                (Outcome::Forwarded, None)
             }
             Verdict::Flood => {
-                self.egress.clear();
                 self.egress.extend(self.tables.flood_ports(ingress).map(|port| port.id));
                 account.flooded.add(1);
                 account.flood_eligible.add(self.egress.len() as u64);
@@ -194,24 +201,47 @@ impl<M: Medium, C: VerdictCache> Loop<M, C> {
                 for egress in &self.egress {
                     self.brain.port(egress.index()).flood_copies.add(1);
                     self.brain.port(0).flood_copies.add(1);
-                    match deliver(&mut self.medium, &self.tables, &self.brain, &self.buffer, &frame, *egress) {
-                        Ok(()) => self.buffer.origin.set(first.map(|first| FrameOrigin { again: true, ..first })),
-                        Err(reason) => see(&mut self.witness, &self.buffer, (*egress, Way::Egress, reason), now),
-                    }
                 }
+                (Outcome::Flooded, None)
             }
             Verdict::Drop(reason) => {
                 account.drop_frame(Way::Ingress, reason, frame.len_bytes());
                 see(&mut self.witness, &self.buffer, (ingress, Way::Ingress, reason), now);
                 note(self.notes.as_ref(), &self.buffer, ingress, reason);
+                (Outcome::Dropped, Some(reason))
+            }
+        };
+        for egress in &self.egress {
+            match deliver(&mut self.medium, &self.tables, &self.brain, &self.buffer, &frame, *egress) {
+                Ok(()) => self.buffer.origin.set(first.map(|first| FrameOrigin { again: true, ..first })),
+                Err(reason) => {
+                    see(&mut self.witness, &self.buffer, (*egress, Way::Egress, reason), now);
+                    self.refused.push((*egress, reason));
+                }
             }
         }
+        // The one copy that was refused was all there was of the frame.
+        let outcome =
+            if outcome == Outcome::Forwarded && !self.refused.is_empty() { Outcome::Dropped } else { outcome };
+        let wire_frames = u16::try_from(frame.wire_frames()).unwrap_or(u16::MAX);
         let lesson = self.lesson(ingress, &frame, &decision);
+        self.show(ingress, outcome, reason, Some(wire_frames));
         self.settle(ingress);
         if let Some((key, verdict)) = lesson {
             self.verdicts.teach(key, verdict, now, account_forced(&self.brain, ingress));
         }
         self.arm_sweep(now);
+    }
+
+    /// Shows the frame in the buffer to who captures, with its fate; `segments` when it is whole and was weighed.
+    fn show(&self, ingress: PortId, outcome: Outcome, reason: Option<DropReason>, segments: Option<u16>) {
+        let Some(sieve) = &self.sieve else { return };
+        let is_decided = segments.is_some();
+        let segments = segments
+            .filter(|_| self.buffer.offload.is_segmented())
+            .map(|segments| (self.buffer.offload.gso_size(), segments));
+        let (egress, refused) = if is_decided { (&*self.egress, &*self.refused) } else { (&[][..], &[][..]) };
+        sieve.see(self.buffer.frame(), &Sight { ingress, outcome, reason, egress, refused, segments });
     }
 
     /// Books the frame as done: the reflex may forward what follows by itself.

@@ -4,6 +4,7 @@
 //! `policy`, `flow`, `names`, `frame`, `ledger` and `config` touch no file descriptor, clock, thread or log: time is passed in.
 
 pub mod api;
+pub mod capture;
 pub mod clerk;
 pub mod cli;
 pub mod config;

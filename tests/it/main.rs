@@ -23,6 +23,7 @@ mod bad_api;
 mod bad_frames;
 mod bad_guests;
 mod bad_requests;
+mod capture;
 mod captures;
 mod configuration;
 mod containers;

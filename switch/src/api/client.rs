@@ -49,6 +49,12 @@ pub enum ClientError {
         /// Why.
         source: hyper::Error,
     },
+    /// It ended without a word while it was telling.
+    #[error("the daemon at {} is not reachable any more: it ended without a word; see its log", path.display())]
+    Vanished {
+        /// The socket.
+        path: PathBuf,
+    },
     /// It is no Weft of this version.
     #[error("the daemon's answer cannot be understood: {0}; is it another version? See `weft --version` and its log")]
     Garbled(String),
@@ -68,6 +74,11 @@ impl Client {
     /// The daemon that listens there.
     pub fn new(socket: &Path) -> Self {
         Self { socket: socket.to_owned() }
+    }
+
+    /// What to say when an answer that has an end of its own broke off without it.
+    pub fn vanished(&self) -> ClientError {
+        ClientError::Vanished { path: self.socket.clone() }
     }
 
     /// Asks for JSON.
@@ -118,6 +129,11 @@ impl Client {
             }
         }
         Ok(())
+    }
+
+    /// Sends JSON, gets an answer without an end, to be read piece by piece.
+    pub async fn stream(&self, path: &str, body: &impl Serialize) -> Result<Incoming, ClientError> {
+        Ok(self.ask(Method::POST, path, encode(body)?).await?.into_body())
     }
 
     async fn collect(&self, method: Method, path: &str, body: Bytes) -> Result<Bytes, ClientError> {

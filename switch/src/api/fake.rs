@@ -2,17 +2,21 @@
 
 #![expect(clippy::unwrap_used, reason = "tests")]
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, HashMap};
 use std::sync::{Arc, Mutex, MutexGuard};
 use std::time::Duration;
 
 use jiff::Timestamp;
-use tokio::sync::broadcast;
+use tokio::sync::{broadcast, oneshot};
 
 use super::schema::{
     Change, Diff, DropInfo, LawReport, LedgerReport, MirrorInfo, MirrorState, PortInfo, StationInfo, Status, Traffic,
 };
 use super::{Control, ControlError, Witnessed};
+use crate::capture::audit::Peer;
+use crate::capture::session::{Closing, Feed, Opening};
+use crate::capture::stream::{Begin, Port};
+use crate::capture::{self, Request, Running};
 use crate::config::{File, PortTable};
 use crate::events::{Event, EventFilter, Events};
 use crate::explain::{self, Explanation, Facts, Question};
@@ -46,6 +50,7 @@ pub(crate) struct World {
     pub(crate) events: Events,
     pub(crate) holders: Vec<Holder>,
     pub(crate) asked: Option<(Subject, Option<Timestamp>)>,
+    pub(crate) captured: Vec<(Request, Peer)>,
 }
 
 /// Records that a follower of the fake may be behind.
@@ -73,6 +78,7 @@ impl Default for World {
             events: Events::default(),
             holders: Vec::new(),
             asked: None,
+            captured: Vec::new(),
         }
     }
 }
@@ -324,6 +330,33 @@ impl Control for Fake {
         let mut world = self.world();
         world.asked = Some((subject, at));
         world.holders.clone()
+    }
+
+    async fn capture(&self, request: Request, peer: Peer) -> Result<Feed, ControlError> {
+        let begin = Begin { session: 1, switch: "weft-test".to_owned(), ..Begin::default() };
+        let opening = Opening {
+            bit: 0,
+            begin,
+            ports: None,
+            keep: request.keep(),
+            filter: None,
+            frames_max: None,
+            bytes_max: None,
+            distance_ns: 0,
+        };
+        let port = Port { id: 1, name: "a".to_owned(), ..Port::default() };
+        let (session, feed) = capture::session::open(opening, oneshot::channel().0, &HashMap::from([(1, port)]));
+        session.close(&Closing::default());
+        self.world().captured.push((request, peer));
+        Ok(feed)
+    }
+
+    async fn end_capture(&self, session: u64) -> Result<(), ControlError> {
+        if session == 1 { Ok(()) } else { Err(ControlError::NotFound(format!("there is no capture {session}"))) }
+    }
+
+    async fn captures(&self) -> Vec<Running> {
+        Vec::new()
     }
 
     async fn status(&self) -> Status {

@@ -36,6 +36,7 @@ impl From<ControlError> for Refusal {
             ControlError::Exists(_) => StatusCode::CONFLICT,
             ControlError::Invalid(_) => StatusCode::UNPROCESSABLE_ENTITY,
             ControlError::Failed(_) => StatusCode::INTERNAL_SERVER_ERROR,
+            ControlError::Busy(_) => StatusCode::SERVICE_UNAVAILABLE,
         };
         Self::new(status, error.to_string())
     }

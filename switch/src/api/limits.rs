@@ -33,7 +33,7 @@ const ACCEPT_PAUSE: Duration = Duration::from_millis(100);
 /// What a connection may cost.
 #[derive(Clone, Copy, Debug)]
 pub struct Limits {
-    /// Connections at a time; the next ones wait in the listener's backlog.
+    /// Connections at a time; the next ones wait in the listener's backlog. There can be a capture on 64 of them.
     pub connections: usize,
     /// Of these, how many may follow.
     pub followers: usize,
@@ -45,7 +45,7 @@ pub struct Limits {
 
 impl Default for Limits {
     fn default() -> Self {
-        Self { connections: 64, followers: 32, body_bytes: 1 << 20, patience: Duration::from_secs(10) }
+        Self { connections: 160, followers: 32, body_bytes: 1 << 20, patience: Duration::from_secs(10) }
     }
 }
 

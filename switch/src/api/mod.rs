@@ -5,6 +5,7 @@
 //! are untrusted: a peer that sends garbage, too much or nothing costs one of a limited number of connections for a
 //! limited time.
 
+mod captures;
 pub mod client;
 pub mod flows;
 pub mod schema;
@@ -30,6 +31,9 @@ use std::time::Duration;
 use jiff::Timestamp;
 use tokio::sync::broadcast;
 
+use crate::capture::audit::Peer;
+use crate::capture::session::Feed;
+use crate::capture::{self, Request};
 use crate::config;
 use crate::events::{Event, EventFilter};
 use crate::explain::{Explanation, Question};
@@ -59,6 +63,9 @@ pub enum ControlError {
     /// It was tried and went wrong (500, exit code 1).
     #[error("{0}")]
     Failed(String),
+    /// There is no room for another one now (503, exit code 1).
+    #[error("{0}")]
+    Busy(String),
 }
 
 /// Evidence, by the names that a [`DropInfo`] has.
@@ -153,6 +160,12 @@ pub trait Control: Clone + Send + Sync + 'static {
     fn events_lagged(&self, events: u64);
     /// Who has, or at a time had, an address; what a station had; what was behind a port. The latest first.
     fn who(&self, subject: Subject, at: Option<Timestamp>) -> impl Future<Output = Vec<Holder>> + Send;
+    /// Begins a capture on behalf of a peer.
+    fn capture(&self, request: Request, peer: Peer) -> impl Future<Output = Result<Feed, ControlError>> + Send;
+    /// Ends a capture: what was captured until then is still told.
+    fn end_capture(&self, session: u64) -> impl Future<Output = Result<(), ControlError>> + Send;
+    /// The captures that go on.
+    fn captures(&self) -> impl Future<Output = Vec<capture::Running>> + Send;
     /// The daemon itself.
     fn status(&self) -> impl Future<Output = Status> + Send;
     /// Whether it forwards.

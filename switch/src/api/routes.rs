@@ -18,7 +18,7 @@ use super::schema::{
     AddPort, Apply, Diff, DropInfo, Flush, Flushed, Follow, LedgerReport, MirrorInfo, NewStation, PortInfo, Problem,
     RemovePort, Settle, StationInfo, Status, Who,
 };
-use super::{Control, ControlError, top};
+use super::{Control, ControlError, captures, top};
 use crate::config::{PortTable, StationMac};
 use crate::events::{Event, EventKind};
 use crate::explain::{Explanation, Question};
@@ -34,7 +34,7 @@ const SETTLE_SECS_MAX: u64 = 600;
 #[openapi(
     info(
         title = "Weft",
-        description = "An intra-host virtual network switch: its ports, stations, flows, drops and ledger."
+        description = "An intra-host virtual network switch: its ports, stations, flows, drops, captures and ledger."
     ),
     paths(
         status,
@@ -61,7 +61,10 @@ const SETTLE_SECS_MAX: u64 = 600;
         top::ports,
         top::conversations,
         top::drops,
-        top::stations
+        top::stations,
+        captures::list,
+        captures::begin,
+        captures::end
     ),
     components(schemas(PortSpec, Problem))
 )]
@@ -105,6 +108,8 @@ pub(super) fn router<C: Control>(control: C, followers: Followers) -> Router {
         .route("/v1/top/conversations", get(top::conversations::<C>))
         .route("/v1/top/drops", get(top::drops::<C>))
         .route("/v1/top/stations", get(top::stations::<C>))
+        .route("/v1/captures", get(captures::list::<C>).post(captures::begin::<C>))
+        .route("/v1/captures/{session}", delete(captures::end::<C>))
         .fallback(async || Refusal::new(StatusCode::NOT_FOUND, "no such path; see /openapi.json".to_owned()))
         .method_not_allowed_fallback(async || {
             Refusal::new(StatusCode::METHOD_NOT_ALLOWED, "no such method here; see /openapi.json".to_owned())

@@ -8,8 +8,9 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::task::Context;
 
-use axum::Router;
 use axum::http::StatusCode;
+use axum::{Extension, Router};
+use tokio::net::unix::UCred;
 use tokio::net::{UnixListener, UnixStream};
 use tokio::sync::Semaphore;
 
@@ -17,6 +18,7 @@ use super::input::Refusal;
 use super::limits::{Limits, bounded, serve_all};
 use super::peer::Doorkeeper;
 use super::{Control, routes};
+use crate::capture::audit::Peer;
 
 /// Why the socket could not be made.
 #[derive(Debug, thiserror::Error)]
@@ -88,9 +90,9 @@ impl Socket {
         let welcome = bounded(routes::router(control, followers), self.limits);
         let refusal = bounded(refusal(), self.limits);
         let accept = |cx: &mut Context<'_>| self.listener.poll_accept(cx).map_ok(|(stream, _)| stream);
-        let route = |stream: &UnixStream| {
-            let may = stream.peer_cred().is_ok_and(|peer| self.doorkeeper.admits(&peer));
-            if may { welcome.clone() } else { refusal.clone() }
+        let route = |stream: &UnixStream| match stream.peer_cred() {
+            Ok(peer) if self.doorkeeper.admits(&peer) => welcome.clone().layer(Extension(named(peer))),
+            _ => refusal.clone(),
         };
         serve_all(accept, route, self.limits, stop).await;
     }
@@ -102,6 +104,11 @@ impl Drop for Socket {
             tracing::debug!(path = %self.path.display(), error = %e, "the API's socket was gone already");
         }
     }
+}
+
+/// Who asks, for those who write down who asked.
+fn named(peer: UCred) -> Peer {
+    Peer { uid: peer.uid(), gid: peer.gid(), pid: peer.pid() }
 }
 
 /// What those are told who may not.

@@ -6,6 +6,7 @@
 mod apply;
 #[cfg(test)]
 mod asks;
+mod capture;
 mod check;
 mod demo;
 mod doctor;
@@ -92,6 +93,7 @@ enum Command {
     Top(top::Options),
     Extcap(extcap::Options),
     Explain(explain::Options),
+    Capture(capture::Options),
     Doctor(doctor::Options),
     Demo(demo::Options),
     #[command(subcommand, hide = true)]
@@ -169,6 +171,7 @@ fn dispatch(cli: Cli) -> anyhow::Result<()> {
         Command::Top(options) => wait_for(top::run(&global, options)),
         Command::Extcap(options) => wait_for(extcap::run(&global, options)),
         Command::Explain(options) => wait_for(explain::run(&global, &options)),
+        Command::Capture(options) => wait_for(capture::run(&global, options)),
         Command::Doctor(_) => doctor::run(&global),
         Command::Demo(options) => demo::run(&options),
         Command::Generate(command) => generate::run(Cli::command(), &command),
@@ -216,7 +219,7 @@ fn exit_code(error: &anyhow::Error) -> u8 {
         return 2;
     }
     match error.downcast_ref::<ClientError>() {
-        Some(ClientError::Unreachable { .. } | ClientError::Gone { .. }) => 3,
+        Some(ClientError::Unreachable { .. } | ClientError::Gone { .. } | ClientError::Vanished { .. }) => 3,
         Some(ClientError::Refused { status: 404, .. }) => 4,
         Some(ClientError::Refused { status: 409, .. }) => 5,
         Some(ClientError::Forbidden { .. } | ClientError::Refused { .. } | ClientError::Garbled(_)) | None => 1,

@@ -75,6 +75,7 @@ pub(super) fn runtime(global: &Global, options: Options, config: Config) -> Runt
         flows: file.flows.flows(),
         flow_log: flow_log(file.flows.log(), options.flow_log.as_ref()),
         names: Names::of(&file.names, &file.events),
+        recorder: file.capture.recorder.recorder(),
         config_path: options.config,
     }
 }

@@ -185,7 +185,7 @@ impl Drop for Asking {
 fn blame(error: &ClientError) -> String {
     match error {
         ClientError::Unreachable { source, .. } | ClientError::Forbidden { source, .. } => source.to_string(),
-        ClientError::Gone { .. } => "it ended while it was answering".to_owned(),
+        ClientError::Gone { .. } | ClientError::Vanished { .. } => "it ended while it was answering".to_owned(),
         ClientError::Refused { .. } | ClientError::Garbled(_) => error.to_string(),
     }
 }

@@ -7,6 +7,7 @@ use std::path::{Path, PathBuf};
 use serde::{Deserialize, Serialize};
 use toml::Spanned;
 
+use super::capture_table::{CaptureTable, RecorderTable};
 use super::flow_table::FlowsTable;
 use super::history_table::HistoryTable;
 use super::mirror_table::MirrorTable;
@@ -63,6 +64,8 @@ pub struct File {
     pub events: EventsTable,
     /// What is kept of the past.
     pub history: HistoryTable,
+    /// Captures.
+    pub capture: CaptureTable,
     /// Its ports.
     #[serde(skip_serializing_if = "Vec::is_empty")]
     pub port: Vec<PortTable>,
@@ -144,6 +147,7 @@ impl File {
             names,
             events,
             history: HistoryTable::describe(runtime.history.as_ref())?,
+            capture: CaptureTable { recorder: RecorderTable::describe(&runtime.recorder)? },
             port: ports.iter().map(PortTable::try_from).collect::<Result<_, _>>()?,
             mirror: mirrors.iter().map(MirrorTable::from).collect(),
         })

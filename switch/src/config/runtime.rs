@@ -10,6 +10,7 @@ use clap::ValueEnum;
 use serde::{Deserialize, Serialize};
 
 use super::names_table::Names;
+use crate::capture::trigger::Triggers;
 use crate::mirror::MirrorSpec;
 use crate::port::spec::{IfName, PortSpec};
 
@@ -227,6 +228,8 @@ pub struct Runtime {
     pub names: Names,
     /// Where what ended, was dropped and happened is kept, if at all.
     pub history: Option<HistoryConfig>,
+    /// What is kept for a look back.
+    pub recorder: Recorder,
     /// The file, to be read again at SIGHUP.
     pub config_path: Option<PathBuf>,
 }
@@ -298,5 +301,38 @@ impl LogConfig {
 
     pub(super) const fn bytes(mib: u32) -> u64 {
         (mib as u64) << 20
+    }
+}
+
+/// The flight recorder: what it keeps, and when it writes by itself.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Recorder {
+    /// Whether it keeps anything.
+    pub enabled: bool,
+    /// What is older is forgotten.
+    pub age_max: Duration,
+    /// Memory of each port.
+    pub bytes_per_port: usize,
+    /// Bytes kept of a frame.
+    pub snaplen: usize,
+    /// When it writes.
+    pub triggers: Triggers,
+    /// Recordings that are kept.
+    pub files_max: u32,
+    /// How large they become together.
+    pub files_bytes_max: u64,
+}
+
+impl Default for Recorder {
+    fn default() -> Self {
+        Self {
+            enabled: false,
+            age_max: Duration::from_mins(1),
+            bytes_per_port: 1 << 20,
+            snaplen: 128,
+            triggers: Triggers { drops: 1000, resets: 200, moves: 1, violations: 1 },
+            files_max: 16,
+            files_bytes_max: 256 << 20,
+        }
     }
 }

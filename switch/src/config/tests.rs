@@ -69,6 +69,7 @@ fn runtime() -> Runtime {
             max_age: Duration::from_secs(90),
             max_bytes: 16 << 20,
         }),
+        recorder: Recorder::default(),
         config_path: None,
     }
 }

@@ -192,6 +192,7 @@ fn named(name: &PortName, error: &ControlError) -> ControlError {
         ControlError::Exists(_) => ControlError::Exists(text),
         ControlError::Invalid(_) => ControlError::Invalid(text),
         ControlError::Failed(_) => ControlError::Failed(text),
+        ControlError::Busy(_) => ControlError::Busy(text),
     }
 }
 

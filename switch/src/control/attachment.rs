@@ -260,6 +260,7 @@ impl Control {
         attached: Option<&Attached>,
     ) -> Result<(), ControlError> {
         self.observer.name(id, spec.into());
+        self.name_for_captures(id, spec, attached);
         let view = view(id, spec, state, attached);
         let link = attached.map(|attached| Link { ifindex: attached.ifindex, peer_mac: attached.peer_mac });
         Ok(self.commands.ask(|done| Command::SetPort { view, link, done }).await?)

@@ -14,6 +14,9 @@ use super::mirrors::Prepared;
 use super::{Control, ControlError, Port, accounts, errors, lost};
 use crate::api::schema::{Diff, DropInfo, LedgerReport, MirrorInfo, PortInfo, StationInfo, Status};
 use crate::api::{self, Witnessed};
+use crate::capture::audit::Peer;
+use crate::capture::session::Feed;
+use crate::capture::{Request, Running};
 use crate::clerk::Clerk;
 use crate::config;
 use crate::dataplane::commands::{Census, Command};
@@ -41,7 +44,7 @@ pub const LOOK_AT_DROPS_EVERY: Duration = Duration::from_mins(1);
 /// A cheap clone of the way to control.
 #[derive(Clone)]
 pub struct Handle {
-    control: Arc<Mutex<Control>>,
+    pub(super) control: Arc<Mutex<Control>>,
     observer: Observer,
     events: Events,
     clerk: Clerk,
@@ -337,6 +340,18 @@ impl api::Control for Handle {
         self.clerk.who(subject, at).await
     }
 
+    async fn capture(&self, request: Request, peer: Peer) -> Result<Feed, ControlError> {
+        Self::capture(self, request, peer).await
+    }
+
+    async fn end_capture(&self, session: u64) -> Result<(), ControlError> {
+        Self::end_capture(self, session).await
+    }
+
+    async fn captures(&self) -> Vec<Running> {
+        Self::captures(self).await
+    }
+
     async fn status(&self) -> Status {
         let control = self.control.lock().await;
         let Census { stations, .. } = control.commands.ask(Command::Census).await.unwrap_or_default();
@@ -385,7 +400,7 @@ fn failed(error: HistoryError) -> ControlError {
 
 /// Waits for a change that goes on to its end even if the asker has gone: one that is dropped half way would leave a
 /// netdev attached that no port knows.
-async fn finish<T>(change: JoinHandle<Result<T, ControlError>>) -> Result<T, ControlError> {
+pub(super) async fn finish<T>(change: JoinHandle<Result<T, ControlError>>) -> Result<T, ControlError> {
     change.await.unwrap_or_else(|error| Err(ControlError::Failed(format!("the change was not carried out: {error}"))))
 }
 

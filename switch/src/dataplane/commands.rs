@@ -5,6 +5,7 @@ use tokio::sync::oneshot;
 
 use super::verdicts::VerdictCache;
 use super::{Link, Loop};
+use crate::capture::sieve::Sieve;
 use crate::fdb::{FdbError, Nanos, Station};
 use crate::forwarding::{PortView, Tables};
 use crate::port::Medium;
@@ -74,6 +75,13 @@ pub enum Command {
         /// Answered when all of them are settled. Others may have come meanwhile.
         done: Reply<()>,
     },
+    /// What captures want from now on; nothing: there are none.
+    Sieve {
+        /// What.
+        sieve: Option<Box<Sieve>>,
+        /// Answered when it is in effect.
+        done: Reply<()>,
+    },
     /// Whether the kernel half is to be told where the frames came from whose copies are injected: for mirrors.
     TellOrigins {
         /// Whether.
@@ -125,6 +133,10 @@ impl<M: Medium, C: VerdictCache> Loop<M, C> {
                 let fdb = &self.tables.fdb;
                 let verdicts = self.verdicts.held();
                 answer(done, Census { stations: fdb.len(), moves: fdb.moves_total(), verdicts });
+            }
+            Command::Sieve { sieve, done } => {
+                self.sieve = sieve;
+                answer(done, ());
             }
             Command::Stop => return Next::Stop,
         }

@@ -12,6 +12,7 @@ mod schema;
 pub use self::log::{FlowLog, LogCounts, OpenError};
 pub(crate) use self::log::{Said, Telling};
 pub use hubble::hubble;
+pub(crate) use rotation::RotatingFile;
 pub use schema::{PAGE_FILE, SCHEMA_FILE, flow_record_page, flow_record_schema};
 
 use crate::flow::Record;
@@ -28,7 +29,7 @@ pub fn hubble_line(record: &Record, node: &str) -> String {
 }
 
 /// A line of JSON without what a terminal would act on.
-fn plain(mut line: String) -> String {
+pub(crate) fn plain(mut line: String) -> String {
     // JSON escapes the control characters of ASCII itself. These others can only be inside of strings, where an escape says
     // the same.
     if line.contains(is_unsafe) {

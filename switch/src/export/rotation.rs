@@ -31,16 +31,16 @@ const MODE: u32 = 0o640;
 
 /// What of a piece of text was written.
 #[derive(Debug)]
-pub(super) struct Appended {
+pub(crate) struct Appended {
     /// Whole lines that are in the file.
-    pub(super) lines: u64,
+    pub(crate) lines: u64,
     /// Why not all.
-    pub(super) error: Option<io::Error>,
+    pub(crate) error: Option<io::Error>,
 }
 
 /// The file that is written, and where its forerunners are.
 #[derive(Debug)]
-pub(super) struct RotatingFile {
+pub(crate) struct RotatingFile {
     config: LogConfig,
     /// Nothing after a failure: the next line opens it anew.
     open: Option<Open>,
@@ -54,7 +54,7 @@ struct Open {
 
 impl RotatingFile {
     /// Opens or makes the file. That there is no space is no error: there may be, later.
-    pub(super) fn open(config: &LogConfig) -> io::Result<Self> {
+    pub(crate) fn open(config: &LogConfig) -> io::Result<Self> {
         let open = match Open::at(&config.path) {
             Ok(open) => Some(open),
             Err(error) if is_full(&error) => None,
@@ -64,7 +64,7 @@ impl RotatingFile {
     }
 
     /// Appends whole lines, each with its newline.
-    pub(super) fn append(&mut self, text: &[u8]) -> Appended {
+    pub(crate) fn append(&mut self, text: &[u8]) -> Appended {
         let mut appended = Appended { lines: 0, error: None };
         if let Err(error) = self.append_counting(text, &mut appended.lines) {
             // Opened anew next time, and put right then if it could not be now.
@@ -93,7 +93,7 @@ impl RotatingFile {
     }
 
     /// Makes what was written last.
-    pub(super) fn sync(&self) -> io::Result<()> {
+    pub(crate) fn sync(&self) -> io::Result<()> {
         self.open.as_ref().map_or(Ok(()), |open| open.file.sync_data())
     }
 

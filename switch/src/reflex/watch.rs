@@ -437,6 +437,20 @@ impl CaptureRing {
         frames
     }
 
+    /// As [`Self::drain`], but no more than so many: others may add faster than this takes.
+    pub fn take(&mut self, frames_max: usize, mut each: impl FnMut(Capture<'_>)) -> usize {
+        let mut frames = 0;
+        while frames < frames_max
+            && let Some(item) = self.ring.next()
+        {
+            if let Some(capture) = decode(&item) {
+                each(capture);
+            }
+            frames += 1;
+        }
+        frames
+    }
+
     /// Its size in bytes.
     pub const fn bytes(&self) -> usize {
         CAPTURES_BYTES
