@@ -115,7 +115,9 @@ fn load(skb: Skb, evidence: *mut Evidence) -> u16 {
 #[inline(always)]
 pub(crate) fn put_tag(bytes: *mut u8, proto: u16, tci: u16) {
     // SAFETY: whoever calls has room for the beginning of a frame.
-    let at = unsafe { bytes.cast::<u16>().add(TAG_AT / 2) };
+    let at = unsafe { bytes.add(TAG_AT) };
+    #[expect(clippy::cast_ptr_alignment, reason = "rooms for frames begin at an even address")]
+    let at = at.cast::<u16>();
     // SAFETY: as above.
     unsafe { at.write(proto) };
     // SAFETY: as above.

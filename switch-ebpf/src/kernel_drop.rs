@@ -24,7 +24,7 @@ use switch_common::{
 
 use crate::booking::add_shared;
 use crate::evidence::{bounded, put_tag, reserve, take_turn};
-use crate::{port_of, watch};
+use crate::{capture, port_of, watch};
 
 #[map]
 static KERNEL_DROP: ProgramArray = ProgramArray::with_max_entries(1, 0);
@@ -82,12 +82,12 @@ fn book_kernel(ctx: BtfTracePointContext) -> i32 {
     if reason != kernel!(reason_tc_ingress) && reason != kernel!(reason_packet_socket) {
         // Without an answer: not a port's, or nothing to be read.
         let _ = book(Buffer(ctx.arg::<usize>(0)), reason);
-        capture();
+        serve_shown();
     }
     0
 }
 
-/// A drop that sessions may want, laid down for [`capture`].
+/// A drop that sessions may want, laid down for [`serve_shown`].
 #[repr(C)]
 #[derive(Clone, Copy)]
 struct Shown {
@@ -103,14 +103,14 @@ struct Shown {
     reason: u32,
 }
 
-/// In a map, because there the verifier forgets what it knew of each way to come to it: it walks [`capture`] once.
+/// In a map, because there the verifier forgets what it knew of each way to come to it: it walks [`serve_shown`] once.
 #[map]
 static SHOWN: PerCpuArray<Shown> = PerCpuArray::with_max_entries(1, 0);
 
 /// Lays a drop down for the captures that want the port's.
 #[inline(always)]
 fn show(id: u32, reason: u32, way: u16, frame: &Frame) {
-    let sessions = watch::wanting_drops(id);
+    let sessions = capture::wanting_drops(id);
     let Some(shown) = SHOWN.get_ptr_mut(0).filter(|_| sessions != 0) else { return };
     let Frame { skb, start, linear, bytes, tagged } = *frame;
     let (skb, start, tagged, way) = (skb.0 as u64, start as u64, u32::from(tagged), u32::from(way));
@@ -120,7 +120,7 @@ fn show(id: u32, reason: u32, way: u16, frame: &Frame) {
 
 /// Serves the captures that want what was laid down.
 #[inline(never)]
-fn capture() {
+fn serve_shown() {
     let Some(shown) = SHOWN.get_ptr_mut(0) else { return };
     // SAFETY: this processor's own element.
     let Shown { sessions, skb, start, linear, bytes, tagged, id, way, reason } = unsafe { shown.read_volatile() };
@@ -128,10 +128,12 @@ fn capture() {
         return;
     }
     // SAFETY: as above.
-    unsafe { (&raw mut (*shown).sessions).write_volatile(0) };
+    let laid_down = unsafe { &raw mut (*shown).sessions };
+    // SAFETY: as above.
+    unsafe { laid_down.write_volatile(0) };
     let frame = Frame { skb: Buffer(skb as usize), start: start as usize, linear, bytes, tagged: tagged != 0 };
-    watch::capture_drop(sessions, reason, (id, way as u16), bytes, |to| {
-        frame.load::<{ watch::DROP_BYTES_MAX as u32 }>(to)
+    capture::capture_drop(sessions, reason, (id, way as u16), bytes, |to| {
+        frame.load::<{ capture::DROP_BYTES_MAX as u32 }>(to)
     });
 }
 

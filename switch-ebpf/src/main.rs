@@ -18,6 +18,7 @@
 #![cfg_attr(target_arch = "bpf", feature(asm_experimental_arch))]
 
 mod booking;
+mod capture;
 mod evidence;
 mod field;
 mod flow;

@@ -97,21 +97,31 @@ impl Skb {
     #[inline(always)]
     pub(crate) fn set_mark(self, mark: u32) {
         // SAFETY: the context of a running classifier; the verifier turns this into a store of its own.
-        unsafe { (&raw mut (*self.0).mark).write_volatile(mark) };
+        let at = unsafe { &raw mut (*self.0).mark };
+        // SAFETY: as above.
+        unsafe { at.write_volatile(mark) };
     }
 
     /// A word of the control block, 0 to 4: what one program leaves to the next.
     #[inline(always)]
     pub(crate) fn control(self, word: usize) -> u32 {
-        // SAFETY: as above; of five words.
-        unsafe { (&raw const (*self.0).cb).cast::<u32>().add(word).read_volatile() }
+        // SAFETY: as above.
+        let words = unsafe { &raw const (*self.0).cb }.cast::<u32>();
+        // SAFETY: one of five.
+        let at = unsafe { words.add(word) };
+        // SAFETY: as above.
+        unsafe { at.read_volatile() }
     }
 
     /// Sets a word of the control block.
     #[inline(always)]
     pub(crate) fn set_control(self, word: usize, value: u32) {
         // SAFETY: as above.
-        unsafe { (&raw mut (*self.0).cb).cast::<u32>().add(word).write_volatile(value) };
+        let words = unsafe { &raw mut (*self.0).cb }.cast::<u32>();
+        // SAFETY: one of five.
+        let at = unsafe { words.add(word) };
+        // SAFETY: as above.
+        unsafe { at.write_volatile(value) };
     }
 
     /// Bytes of the frame as its sender wrote it, its tags included.

@@ -6,65 +6,54 @@
 //!
 //! A frame that is on its way to the brain bears the punt tag. It is taken off for the mirrors, and put on again.
 
-use core::intrinsics::{AtomicOrdering, atomic_xadd};
-
 use aya_ebpf::bindings::TC_ACT_SHOT;
-use aya_ebpf::helpers::bpf_skb_load_bytes;
 use aya_ebpf::helpers::generated::{
-    bpf_clone_redirect, bpf_ktime_get_ns, bpf_redirect, bpf_redirect_peer, bpf_skb_change_tail, bpf_skb_vlan_pop,
-    bpf_skb_vlan_push,
+    bpf_clone_redirect, bpf_redirect, bpf_redirect_peer, bpf_skb_change_tail, bpf_skb_vlan_pop, bpf_skb_vlan_push,
 };
 use aya_ebpf::macros::{classifier, map};
-use aya_ebpf::maps::{Array, PerCpuArray, ProgramArray, RingBuf};
+use aya_ebpf::maps::{Array, PerCpuArray, ProgramArray};
 use aya_ebpf::programs::TcContext;
 use switch_common::{
-    CAPTURES_BYTES, Captured, DropCell, OUTCOME_DROPPED, OUTCOME_FORWARDED, OUTCOME_KERNEL_DROPPED, PORT_SLOTS,
-    PUNT_TPID, PortWatch, RECORD_BYTES_MAX, Record, SESSION_CAPTURE, SESSION_MIRROR, SESSION_RECORDER, SESSIONS_MAX,
-    Session, SessionCounts, Slice, Tally, WATCH_ACTION_MASK, WATCH_ACTION_SHIFT, WATCH_DROP, WATCH_EGRESS_SHIFT,
-    WATCH_PUNTED, WATCH_REASON_MASK, WATCH_REASON_SHIFT, WATCH_REDIRECT, WATCH_REDIRECT_PEER, Way,
+    DropCell, PORT_SLOTS, PUNT_TPID, PortWatch, SESSION_CAPTURE, SESSION_MIRROR, SESSION_RECORDER, SESSIONS_MAX,
+    Session, SessionCounts, Tally, WATCH_ACTION_MASK, WATCH_ACTION_SHIFT, WATCH_DROP, WATCH_EGRESS_SHIFT, WATCH_PUNTED,
+    WATCH_REASON_MASK, WATCH_REASON_SHIFT, WATCH_REDIRECT, WATCH_REDIRECT_PEER,
 };
 
 use crate::booking::add_shared;
-use crate::evidence::{bounded, one_or_more, put_tag};
+use crate::capture;
 use crate::packet::Skb;
 use crate::weight::Weight;
 
 #[map]
-static WATCH: Array<PortWatch> = Array::with_max_entries(PORT_SLOTS as u32, 0);
+pub(crate) static WATCH: Array<PortWatch> = Array::with_max_entries(PORT_SLOTS as u32, 0);
 #[map]
-static SESSIONS: Array<Session> = Array::with_max_entries(SESSIONS_MAX as u32, 0);
+pub(crate) static SESSIONS: Array<Session> = Array::with_max_entries(SESSIONS_MAX as u32, 0);
 #[map]
 pub(crate) static WATCHERS: ProgramArray = ProgramArray::with_max_entries(2, 0);
 #[map]
-static SESSION_COUNTS: PerCpuArray<SessionCounts> = PerCpuArray::with_max_entries(SESSIONS_MAX as u32, 0);
+pub(crate) static SESSION_COUNTS: PerCpuArray<SessionCounts> = PerCpuArray::with_max_entries(SESSIONS_MAX as u32, 0);
 #[map]
 static TARGET_DROPS: Array<DropCell> = Array::with_max_entries(SESSIONS_MAX as u32, 0);
 #[map]
 static INJECTED: Array<u64> = Array::with_max_entries(1, 0);
-#[map]
-static CAPTURES: RingBuf = RingBuf::with_byte_size(CAPTURES_BYTES as u32, 0);
-#[map]
-static RECORDS: Array<Record> = Array::with_max_entries(1, 0);
-#[map]
-static SLICES: Array<Slice> = Array::with_max_entries(PORT_SLOTS as u32, 0);
 /// What the sessions of one frame have in common.
 #[map]
-static SCENE: PerCpuArray<Scene> = PerCpuArray::with_max_entries(2, 0);
+pub(crate) static SCENE: PerCpuArray<Scene> = PerCpuArray::with_max_entries(2, 0);
 /// Which of them is that of frames that pass.
 const SCENE_OF_FRAMES: u32 = 0;
 /// And which that of the kernel's drops, in whose middle a frame may pass.
-const SCENE_OF_DROPS: u32 = 1;
+pub(crate) const SCENE_OF_DROPS: u32 = 1;
 
 /// About the frame that is being served. In a map, because there the verifier forgets what it knew of each way to come to it.
 #[repr(C)]
 #[derive(Clone, Copy)]
-struct Scene {
+pub(crate) struct Scene {
     /// What it weighs.
     weight: Tally,
     /// The captures that want it.
-    captures: u64,
+    pub(crate) captures: u64,
     /// Bytes that the most curious of them wants.
-    bytes_max: u32,
+    pub(crate) bytes_max: u32,
     /// Whether it is to be recorded.
     recorded: u32,
 }
@@ -73,13 +62,6 @@ struct Scene {
 const MARK: u32 = 0x57ef_7400;
 /// The bits of it that tell.
 const MARK_MASK: u32 = 0xffff_ff00;
-
-/// How full the ring is to be before its reader is woken.
-const WAKE_AT: u64 = CAPTURES_BYTES as u64 / 8;
-/// `BPF_RB_AVAIL_DATA`, `BPF_RB_NO_WAKEUP`, `BPF_RB_FORCE_WAKEUP` (include/uapi/linux/bpf.h).
-const AVAILABLE: u64 = 0;
-const NO_WAKEUP: u64 = 1;
-const WAKEUP: u64 = 2;
 
 /// Bits of a port id.
 const ID_MASK: u32 = (1 << WATCH_EGRESS_SHIFT) - 1;
@@ -110,22 +92,22 @@ impl Fate {
     }
 
     #[inline(always)]
-    fn ingress(self) -> u32 {
+    pub(crate) fn ingress(self) -> u32 {
         self.0 & ID_MASK
     }
 
     #[inline(always)]
-    fn egress(self) -> u32 {
+    pub(crate) fn egress(self) -> u32 {
         self.0 >> WATCH_EGRESS_SHIFT & ID_MASK
     }
 
     #[inline(always)]
-    fn action(self) -> u32 {
+    pub(crate) fn action(self) -> u32 {
         self.0 >> WATCH_ACTION_SHIFT & WATCH_ACTION_MASK
     }
 
     #[inline(always)]
-    fn reason(self) -> u32 {
+    pub(crate) fn reason(self) -> u32 {
         self.0 >> WATCH_REASON_SHIFT & WATCH_REASON_MASK
     }
 
@@ -139,8 +121,10 @@ impl Fate {
 #[inline(never)]
 pub(crate) fn is_wanted(skb: Skb, fate: Fate, ifindex: u32) -> bool {
     let (Some(from), Some(to)) = (WATCH.get_ptr(fate.ingress()), WATCH.get_ptr(fate.egress())) else { return false };
-    // SAFETY: elements of a map, found by lookups; slot 0 is no port, and nobody wants its frames.
-    let (from, to) = unsafe { (&*from, &*to) };
+    // SAFETY: an element of a map, found by a lookup.
+    let from = unsafe { &*from };
+    // SAFETY: as above; slot 0 is no port, and nobody wants its frames.
+    let to = unsafe { &*to };
     let sessions = if fate.is_punted() {
         from.punted
     } else if fate.action() == WATCH_DROP {
@@ -156,8 +140,12 @@ pub(crate) fn is_wanted(skb: Skb, fate: Fate, ifindex: u32) -> bool {
 pub(crate) fn is_wanted_injected(skb: Skb, fate: Fate, ifindex: u32, again: bool) -> bool {
     let (Some(from), Some(to)) = (WATCH.get_ptr(fate.ingress()), WATCH.get_ptr(fate.egress())) else { return false };
     let Some(injected) = INJECTED.get_ptr_mut(0) else { return false };
-    // SAFETY: elements of maps, found by lookups; the brain injects one copy at a time.
-    let (from, to, injected) = unsafe { (&*from, &*to, &mut *injected) };
+    // SAFETY: an element of a map, found by a lookup.
+    let from = unsafe { &*from };
+    // SAFETY: as above.
+    let to = unsafe { &*to };
+    // SAFETY: as above; the brain injects one copy at a time.
+    let injected = unsafe { &mut *injected };
     let seen = if again { *injected } else { from.punted };
     *injected = seen | to.injected;
     hand_over(skb, fate, ifindex, to.injected & !seen)
@@ -216,17 +204,17 @@ fn serve_all(skb: Skb, fate: Fate, sessions: u64) {
     Weight::of(skb, true).book(&raw mut scene.weight);
     each_bit(sessions, |bit| serve(skb, fate, bit));
     if scene.captures != 0 {
-        let written = capture(skb, fate, scene.captures, scene.bytes_max);
+        let written = capture::capture(skb, fate, scene.captures, scene.bytes_max);
         each_bit(scene.captures, |bit| book(bit, written));
     }
     if scene.recorded != 0 {
-        record(skb, fate);
+        capture::record(skb, fate);
     }
 }
 
 /// Calls for each bit that is set.
 #[inline(always)]
-fn each_bit(mask: u64, mut each: impl FnMut(u32)) {
+pub(crate) fn each_bit(mask: u64, mut each: impl FnMut(u32)) {
     let mut left = mask;
     let mut turns = 0;
     while left != 0 && turns < SESSIONS_MAX {
@@ -244,8 +232,12 @@ fn serve(skb: Skb, fate: Fate, bit: u32) {
     else {
         return;
     };
-    // SAFETY: elements of maps, found by lookups; counts and scene are this processor's own.
-    let (session, counts, scene) = unsafe { (&*session, &mut *counts, &mut *scene) };
+    // SAFETY: an element of a map, found by a lookup.
+    let session = unsafe { &*session };
+    // SAFETY: as above, this processor's own.
+    let counts = unsafe { &mut *counts };
+    // SAFETY: as above.
+    let scene = unsafe { &mut *scene };
     if fate.action() == WATCH_DROP && session.reasons >> fate.reason() & 1 == 0 {
         return;
     }
@@ -274,225 +266,11 @@ fn serve(skb: Skb, fate: Fate, bit: u32) {
 #[inline(never)]
 fn book(bit: u32, delivered: bool) {
     let (Some(counts), Some(scene)) = (SESSION_COUNTS.get_ptr_mut(bit), SCENE.get_ptr(SCENE_OF_FRAMES)) else { return };
-    // SAFETY: this processor's own elements.
-    let (counts, scene) = unsafe { (&mut *counts, &*scene) };
-    if delivered { counts.delivered.add(&scene.weight) } else { counts.lost.add(&scene.weight) }
-}
-
-/// A captured frame with room for `N` bytes of it.
-#[repr(C)]
-struct Room<const N: usize> {
-    about: Captured,
-    bytes: [u8; N],
-}
-
-/// Writes the frame into the ring, in the smallest of the rooms that what is wanted of it fits; whether there was one.
-#[inline(never)]
-fn capture(skb: Skb, fate: Fate, sessions: u64, bytes_max: u32) -> bool {
-    let length = skb.frame_bytes();
-    let wanted = if bytes_max < length { bytes_max } else { length };
-    match wanted {
-        0..=64 => put::<64>(skb, fate, sessions, wanted),
-        65..=192 => put::<192>(skb, fate, sessions, wanted),
-        193..=1600 => put::<1600>(skb, fate, sessions, wanted),
-        1601..=9216 => put::<9216>(skb, fate, sessions, wanted),
-        9217..=32_768 => put::<32_768>(skb, fate, sessions, wanted),
-        _ => put::<65_664>(skb, fate, sessions, wanted),
-    }
-}
-
-#[inline(never)]
-fn put<const N: usize>(skb: Skb, fate: Fate, sessions: u64, wanted: u32) -> bool {
-    let Some(mut entry) = CAPTURES.reserve::<Room<N>>(0) else { return false };
-    let room = entry.as_mut_ptr();
-    // SAFETY: the entry is ours until it is submitted.
-    let bytes = unsafe { &raw mut (*room).bytes }.cast::<u8>();
-    let captured = load(skb, bytes, wanted, N as u32);
-    // SAFETY: as above.
-    unsafe { (&raw mut (*room).about).write(about(skb, fate, sessions, captured)) };
-    entry.submit(wake());
-    true
-}
-
-/// Wakes the reader when the ring fills, not for each frame.
-#[inline(always)]
-fn wake() -> u64 {
-    if CAPTURES.query(AVAILABLE) > WAKE_AT { WAKEUP } else { NO_WAKEUP }
-}
-
-/// What is known of a frame.
-#[inline(always)]
-fn about(skb: Skb, fate: Fate, sessions: u64, captured: u32) -> Captured {
-    let dropped = fate.action() == WATCH_DROP;
-    let way = if dropped && fate.egress() != 0 { Way::Egress } else { Way::Ingress };
-    Captured {
-        // SAFETY: a helper without arguments.
-        time_ns: unsafe { bpf_ktime_get_ns() },
-        sessions,
-        length: skb.frame_bytes(),
-        captured,
-        reason: fate.reason(),
-        ingress: fate.ingress() as u16,
-        egress: fate.egress() as u16,
-        gso_size: skb.gso_size() as u16,
-        outcome: if dropped { OUTCOME_DROPPED } else { OUTCOME_FORWARDED },
-        way: way as u8,
-        reserved: 0,
-    }
-}
-
-/// Where a tag sits, and where it ends.
-const TAG_AT: u32 = 12;
-const TAG_END: u32 = 16;
-
-/// Copies up to `wanted` bytes of the frame, its tag put back; `room` says how many there is room for. How many there are.
-#[inline(always)]
-fn load(skb: Skb, bytes: *mut u8, wanted: u32, room: u32) -> u32 {
-    if skb.vlan_present() == 0 {
-        return copy(skb, 0, bytes, wanted, room);
-    }
-    if copy(skb, 0, bytes, wanted, TAG_AT) < TAG_AT {
-        return if wanted < TAG_AT { wanted } else { 0 };
-    }
-    put_tag(bytes, skb.vlan_proto() as u16, skb.vlan_tci() as u16);
-    if wanted <= TAG_END {
-        return wanted;
-    }
-    // SAFETY: within the room.
-    let rest = unsafe { bytes.add(TAG_END as usize) };
-    TAG_END + copy(skb, TAG_AT, rest, wanted - TAG_END, room - TAG_END)
-}
-
-/// Copies up to `wanted` bytes from `from` on, at most `room`; says how many.
-#[inline(always)]
-fn copy(skb: Skb, from: u32, to: *mut u8, wanted: u32, room: u32) -> u32 {
-    let left = skb.len().saturating_sub(from);
-    let bytes = bounded(if wanted < left { wanted } else { left }, room);
-    if bytes == 0 {
-        return 0;
-    }
-    let bytes = one_or_more(bytes);
-    // SAFETY: the context of a running classifier, and room for `room` bytes.
-    let failed = unsafe { bpf_skb_load_bytes(skb.0.cast(), from, to.cast(), bytes) };
-    if failed == 0 { bytes } else { 0 }
-}
-
-/// Keeps the beginning of a frame in its ingress port's slice.
-#[inline(never)]
-fn record(skb: Skb, fate: Fate) {
-    let Some(slice) = SLICES.get_ptr_mut(fate.ingress()) else { return };
-    // SAFETY: an element of a map, found by a lookup; control writes these two.
-    let (first, records) = unsafe { ((*slice).first, (*slice).records) };
-    if records == 0 {
-        return;
-    }
-    // SAFETY: as above, aligned as `u64` is.
-    let written = unsafe { atomic_xadd::<u64, u64, { AtomicOrdering::Relaxed }>(&raw mut (*slice).written, 1) };
-    let Some(record) = RECORDS.get_ptr_mut(first.wrapping_add(written as u32 & records.wrapping_sub(1))) else {
-        return;
-    };
-    // SAFETY: as above; only who reads it, and a writer a whole round ahead, look at it meanwhile.
-    unsafe { (&raw mut (*record).sequence).write_volatile(0) };
-    // SAFETY: as above.
-    let bytes = unsafe { &raw mut (*record).bytes }.cast::<u8>();
-    let captured = load(skb, bytes, RECORD_BYTES_MAX as u32, RECORD_BYTES_MAX as u32);
-    // SAFETY: as above.
-    unsafe { (&raw mut (*record).about).write(about(skb, fate, 0, captured)) };
-    // SAFETY: as above.
-    unsafe { (&raw mut (*record).sequence).write_volatile(written + 1) };
-}
-
-/// The captures that want what the kernel drops on a port.
-#[inline(always)]
-pub(crate) fn wanting_drops(id: u32) -> u64 {
-    // SAFETY: an element of a map, found by a lookup.
-    WATCH.get_ptr(id).map_or(0, |watch| unsafe { (*watch).dropped })
-}
-
-/// Notes whether one capture wants a frame that the kernel dropped for a reason.
-#[inline(never)]
-fn note_drop(bit: u32, reason: u32) {
-    let (Some(session), Some(scene)) = (SESSIONS.get_ptr(bit), SCENE.get_ptr_mut(SCENE_OF_DROPS)) else { return };
-    // SAFETY: elements of maps, found by lookups; the scene is this processor's own.
-    let (session, scene) = unsafe { (&*session, &mut *scene) };
-    let reason = if reason < 256 { reason } else { 255 };
-    // SAFETY: a word of the four.
-    let word = unsafe { (&raw const session.kernel_reasons).cast::<u64>().add((reason >> 6 & 3) as usize).read() };
-    if session.kind != SESSION_CAPTURE || word >> (reason & 63) & 1 == 0 {
-        return;
-    }
-    scene.captures |= 1 << bit;
-    if session.bytes_max > scene.bytes_max {
-        scene.bytes_max = session.bytes_max;
-    }
-}
-
-/// Room for what the kernel dropped: its first bytes, as far as they lie in a row.
-type DropRoom = Room<DROP_BYTES_MAX>;
-/// How many bytes those are at most.
-pub(crate) const DROP_BYTES_MAX: usize = 256;
-
-/// Writes down what the kernel dropped: `load` copies its bytes and says how many.
-#[inline(always)]
-pub(crate) fn capture_drop(
-    sessions: u64,
-    reason: u32,
-    (id, way): (u32, u16),
-    length: u32,
-    load: impl FnOnce(*mut u8) -> u32,
-) {
-    let Some(scene) = SCENE.get_ptr_mut(SCENE_OF_DROPS) else { return };
     // SAFETY: this processor's own element.
-    let scene = unsafe { &mut *scene };
-    (scene.captures, scene.bytes_max) = (0, 0);
-    each_bit(sessions, |bit| note_drop(bit, reason));
-    let (sessions, bytes_max) = (scene.captures, scene.bytes_max);
-    if sessions == 0 {
-        return;
-    }
-    let written = 'written: {
-        let Some(mut entry) = CAPTURES.reserve::<DropRoom>(0) else { break 'written false };
-        let room = entry.as_mut_ptr();
-        // SAFETY: the entry is ours until it is submitted.
-        let captured = load(unsafe { &raw mut (*room).bytes }.cast::<u8>());
-        let captured = if captured < bytes_max { captured } else { bytes_max };
-        let egress = way == Way::Egress as u16;
-        let about = Captured {
-            // SAFETY: a helper without arguments.
-            time_ns: unsafe { bpf_ktime_get_ns() },
-            sessions,
-            length,
-            captured,
-            reason,
-            ingress: if egress { 0 } else { id as u16 },
-            egress: if egress { id as u16 } else { 0 },
-            gso_size: 0,
-            outcome: OUTCOME_KERNEL_DROPPED,
-            way: way as u8,
-            reserved: 0,
-        };
-        // SAFETY: as above.
-        unsafe { (&raw mut (*room).about).write(about) };
-        entry.submit(wake());
-        true
-    };
-    each_bit(sessions, |bit| book_drop(bit, length, written));
-}
-
-/// Books a frame that the kernel dropped. Shared adds: a classifier may interrupt this.
-#[inline(never)]
-fn book_drop(bit: u32, bytes: u32, delivered: bool) {
-    let Some(counts) = SESSION_COUNTS.get_ptr_mut(bit) else { return };
-    // SAFETY: fields of an element of a map, found by a lookup.
-    let (matched, became) = unsafe {
-        (&raw mut (*counts).matched, if delivered { &raw mut (*counts).delivered } else { &raw mut (*counts).lost })
-    };
-    for tally in [matched, became] {
-        // SAFETY: as above.
-        add_shared(unsafe { &raw mut (*tally).frames }, 1);
-        // SAFETY: as above.
-        add_shared(unsafe { &raw mut (*tally).bytes }, u64::from(bytes));
-    }
+    let counts = unsafe { &mut *counts };
+    // SAFETY: as above.
+    let scene = unsafe { &*scene };
+    if delivered { counts.delivered.add(&scene.weight) } else { counts.lost.add(&scene.weight) }
 }
 
 /// Whether a mark is that of a mirror's copies.
@@ -533,7 +311,7 @@ fn mirror_cut(ctx: TcContext) -> i32 {
     }
     let Some(session) = SESSIONS.get_ptr(mark & !MARK_MASK) else { return NEXT };
     // SAFETY: an element of a map, found by a lookup.
-    let (kind, bytes_max) = unsafe { ((*session).kind, (*session).bytes_max) };
+    let Session { kind, bytes_max, .. } = *unsafe { &*session };
     if kind == SESSION_MIRROR && bytes_max != 0 && skb.len() > bytes_max {
         // What cannot be cut, because a checksum is to be put behind the cut, stays whole.
         // SAFETY: the context of a running classifier.

@@ -16,6 +16,7 @@
 mod attach;
 mod brain;
 mod btf;
+mod captures;
 mod clock;
 mod counters;
 mod diagnostics;
@@ -45,6 +46,7 @@ use switch_common::{FLOWS_MAX, PortConfig, PortId, Settings};
 
 pub use attach::{Attachment, ForeignProgram, Hook};
 pub use brain::{BrainCells, BrainPage, Cell, DropCells, FreeingCells, TallyCells};
+pub use captures::{Capture, CaptureRing};
 pub use clock::Clock;
 pub use counters::{Counted, ProgramRuns};
 pub use diagnostics::Diagnostics;
@@ -57,7 +59,7 @@ pub use pins::Adopted;
 #[cfg(test)]
 pub(crate) use sys::TestClassifier;
 pub use verdicts::{PairReader, VerdictError, VerdictMap};
-pub use watch::{Capture, CaptureRing, Kind, Ports, WatchCounts, Wish};
+pub use watch::{Kind, Ports, WatchCounts, Wish};
 
 use attach::{Dirs, Netdev};
 use evidence::EvidenceTally;

@@ -2,6 +2,8 @@
 //! until every running program has ended.
 #![expect(unsafe_code, reason = "raw bpf(2), mmap and membarrier; each block says why it is sound")]
 
+mod load;
+
 use std::ffi::CString;
 use std::io;
 use std::os::fd::{AsFd, AsRawFd, BorrowedFd, FromRawFd, OwnedFd, RawFd};
@@ -14,13 +16,15 @@ use aya::Pod;
 use rustix::mm::{MapFlags, ProtFlags};
 
 use super::brain::BrainCells;
-use crate::filter::Translated;
+
+#[cfg(test)]
+pub(crate) use load::TestClassifier;
+pub(super) use load::load_classifier;
 
 const BPF_MAP_LOOKUP_ELEM: libc::c_long = 1;
 const BPF_MAP_UPDATE_ELEM: libc::c_long = 2;
 const BPF_MAP_DELETE_ELEM: libc::c_long = 3;
 const BPF_MAP_GET_NEXT_KEY: libc::c_long = 4;
-const BPF_PROG_LOAD: libc::c_long = 5;
 const BPF_OBJ_GET: libc::c_long = 7;
 const BPF_PROG_TEST_RUN: libc::c_long = 10;
 const BPF_OBJ_GET_INFO_BY_FD: libc::c_long = 15;
@@ -77,23 +81,6 @@ struct TestAttr {
     context_out_bytes: u32,
     context_in: u64,
     context_out: u64,
-}
-
-/// The same for `BPF_PROG_LOAD`, as far as a classifier needs it: `expected_attach_type` stays 0, as in those that aya loads, or
-/// the one could not jump into the other.
-#[repr(C)]
-#[derive(Default)]
-struct LoadAttr {
-    kind: u32,
-    instructions: u32,
-    code: u64,
-    license: u64,
-    log_level: u32,
-    log_bytes: u32,
-    log: u64,
-    kernel_version: u32,
-    flags: u32,
-    name: [u8; 16],
 }
 
 /// The same for `BPF_LINK_DETACH`.
@@ -256,36 +243,6 @@ pub(super) fn update<K: Pod, V: Pod>(map: BorrowedFd<'_>, key: &K, value: &V) ->
     bpf(BPF_MAP_UPDATE_ELEM, &mut attr).map(drop)
 }
 
-/// `BPF_PROG_TYPE_SCHED_CLS`.
-const CLASSIFIER: u32 = 3;
-/// How much of what the verifier says of a refused program is kept.
-const LOG_BYTES: u32 = 1 << 16;
-
-/// Loads a classifier that was made at run time.
-pub(super) fn load_classifier(code: &[Translated]) -> io::Result<OwnedFd> {
-    let mut attr = LoadAttr {
-        kind: CLASSIFIER,
-        instructions: u32::try_from(code.len()).unwrap_or(u32::MAX),
-        code: code.as_ptr() as u64,
-        license: c"Dual MIT/GPL".as_ptr() as u64,
-        name: *b"weft_filters\0\0\0\0",
-        ..LoadAttr::default()
-    };
-    let loaded = bpf(BPF_PROG_LOAD, &mut attr).or_else(|error| {
-        // Once more, to hear why: the end of what the verifier says.
-        let mut log = vec![0u8; LOG_BYTES as usize];
-        (attr.log_level, attr.log_bytes, attr.log) = (1, LOG_BYTES, log.as_mut_ptr() as u64);
-        bpf(BPF_PROG_LOAD, &mut attr).map_err(|_again| {
-            let said = log.split(|byte| *byte == 0).next().unwrap_or_default();
-            let said = String::from_utf8_lossy(said);
-            let last: Vec<&str> = said.lines().rev().filter(|line| !line.starts_with("processed ")).take(3).collect();
-            io::Error::new(error.kind(), format!("{error}: {}", last.join(" / ")))
-        })
-    })?;
-    // SAFETY: the kernel has just given this descriptor, and nobody else has it.
-    Ok(unsafe { OwnedFd::from_raw_fd(loaded) })
-}
-
 /// Deletes an element; `false` when there was none.
 pub(super) fn delete<K: Pod>(map: BorrowedFd<'_>, key: &K) -> io::Result<bool> {
     let mut attr = ElementAttr { map_fd: raw(map), key: &raw const *key as u64, ..ElementAttr::default() };
@@ -308,34 +265,6 @@ pub(super) fn test_run(program: BorrowedFd<'_>) -> io::Result<u32> {
     };
     bpf(BPF_PROG_TEST_RUN, &mut attr)?;
     Ok(attr.answer)
-}
-
-/// A classifier for tests.
-#[cfg(test)]
-pub(crate) struct TestClassifier(OwnedFd);
-
-#[cfg(test)]
-impl TestClassifier {
-    pub(crate) fn load(code: &[Translated]) -> io::Result<Self> {
-        load_classifier(code).map(Self)
-    }
-
-    /// Its answer to a frame with this control block.
-    pub(crate) fn run(&self, frame: &[u8], control: [u32; 5]) -> io::Result<u32> {
-        // `struct __sk_buff`, as far as the control block.
-        let mut context = [0u32; 17];
-        context[12..].copy_from_slice(&control);
-        let mut attr = TestAttr {
-            program_fd: raw(self.0.as_fd()),
-            data_in_bytes: u32::try_from(frame.len()).unwrap_or(0),
-            data_in: frame.as_ptr() as u64,
-            context_in_bytes: u32::try_from(size_of_val(&context)).unwrap_or(0),
-            context_in: context.as_ptr() as u64,
-            ..TestAttr::default()
-        };
-        bpf(BPF_PROG_TEST_RUN, &mut attr)?;
-        Ok(attr.answer)
-    }
 }
 
 /// Whether a map has no element.
