@@ -241,9 +241,16 @@ fn stacks_slice(pair: &Pair, work: Work, effort: Effort) -> Result<Slice> {
             Ok(Slice::of([(Figure::Bulk, gbps), (Figure::CpuPerKib, meter.read()? / (bytes / 1024.0))]))
         }
         Work::Datagrams => {
-            let (arrived, elapsed) = pair.datagrams(effort.slice)?;
-            let rate = arrived / elapsed.as_secs_f64() / 1e3;
-            Ok(Slice::of([(Figure::Rate, rate), (Figure::CpuPerFrame, meter.read()? / arrived)]))
+            let (sent, received, elapsed) = pair.datagrams(effort.slice)?;
+            let (cpu, arrived) = (meter.read()?, count(received)?);
+            // One that was under way when the measurement began may arrive in it.
+            let lost = sent.saturating_sub(received);
+            let figures = vec![
+                (Figure::Rate, arrived / elapsed.as_secs_f64() / 1e3),
+                (Figure::CpuPerFrame, cpu / arrived),
+                (Figure::Lost, count(lost)? / count(sent)? * 100.0),
+            ];
+            Ok(Slice { figures, counts: Some(Counts { sent, received, lost, ..Counts::default() }) })
         }
         Work::Write(_) | Work::WriteFlows | Work::Stream(..) | Work::TapRoundTrip => bail!("a stack has no taps"),
     }

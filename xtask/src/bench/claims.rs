@@ -112,7 +112,8 @@ impl Claim {
         };
         let missing = || "not measured; the table of the case says why".to_owned();
         let measured = ratio.as_ref().map(|(_, ratio)| ratio.clone()).ok_or_else(missing);
-        Some(Row::ratio(self.name, what, self.figure.unit(), self.bound, [self.ours.label(), against], measured))
+        let unit = if let Against::Overhead(..) = self.against { "×" } else { self.figure.unit() };
+        Some(Row::ratio(self.name, what, unit, self.bound, [self.ours.label(), against], measured))
     }
 }
 

@@ -54,7 +54,7 @@ pub struct Options {
     /// Only these systems beside the bridge, by a part of their name (`weft`, `ovs`, `vde`); may be repeated.
     #[arg(long, value_name = "PART")]
     system: Vec<String>,
-    /// Rounds instead of 15 (3 with `--quick`).
+    /// Rounds instead of 15 (2 with `--quick`).
     #[arg(long)]
     rounds: Option<usize>,
     /// Leave docs/BENCHMARKS.md alone.
@@ -79,7 +79,7 @@ impl Options {
     }
 
     fn rounds(&self) -> usize {
-        self.rounds.unwrap_or(if self.quick { 3 } else { 15 })
+        self.rounds.unwrap_or(if self.quick { 2 } else { 15 })
     }
 
     fn effort(&self) -> Effort {
@@ -93,7 +93,12 @@ impl Options {
 
     /// Whether what is measured says something about all that is published.
     fn partial(&self) -> bool {
-        self.quick || self.no_docs || self.control || self.only.is_some() || !self.system.is_empty()
+        self.quick
+            || self.rounds() < 15
+            || self.no_docs
+            || self.control
+            || self.only.is_some()
+            || !self.system.is_empty()
     }
 }
 
@@ -193,6 +198,7 @@ fn rounds(case: &Case, options: &Options, beds: &mut [(Kind, Result<Bed>)]) -> V
     }
     eprintln!();
     entries.retain(|entry| case.systems.contains(&entry.system));
+    entries.sort_by_key(|entry| case.systems.iter().position(|kind| *kind == entry.system));
     entries
 }
 

@@ -158,15 +158,15 @@ impl Pair {
         Ok((percentile("50.000")?, percentile("99.000")?))
     }
 
-    /// 64-byte frames (as a wire counts them) that reached the receiver's UDP, and in what time: those it read and those
-    /// its full buffer refused, which is its own doing and not the switch's.
-    pub fn datagrams(&self, time: Duration) -> Result<(f64, Duration)> {
+    /// 64-byte frames (as a wire counts them) that were sent, that reached the receiver's UDP, and in what time: those it
+    /// read and those its full buffer refused, which is its own doing and not the switch's.
+    pub fn datagrams(&self, time: Duration) -> Result<(u64, u64, Duration)> {
         let receiver = self.server.inside(|| Ok(UdpSocket::bind((SERVER, 0))?))?;
         receiver.set_read_timeout(Some(Duration::from_millis(50)))?;
         let port = receiver.local_addr()?.port();
         let before = self.udp_arrivals()?;
         let done = AtomicBool::new(false);
-        let elapsed = thread::scope(|scope| {
+        let (sent, elapsed) = thread::scope(|scope| {
             let sink = scope.spawn(|| -> Result<()> {
                 pin(1)?;
                 let mut buffer = [0; 64];
@@ -181,31 +181,35 @@ impl Pair {
                 let socket = UdpSocket::bind((CLIENT, 0))?;
                 socket.connect((SERVER, port))?;
                 let start = Instant::now();
+                let mut sent = 0;
                 while start.elapsed() < time {
                     for _ in 0..64 {
                         // 14 + 20 + 8 + 18 = 60 bytes, and 4 of checksum on a wire.
                         socket.send(&[0; 18])?;
                     }
+                    sent += 64;
                 }
-                Ok(start.elapsed())
+                Ok((sent, start.elapsed()))
             });
+            // What waits in a switch in user space arrives a little later.
+            thread::sleep(Duration::from_millis(20));
             done.store(true, Ordering::Relaxed);
             sink.join().ok().context("the receiver panicked")??;
             sent
         })?;
         let arrived = self.udp_arrivals()? - before;
-        if arrived == 0.0 {
+        if arrived == 0 {
             bail!("no frame arrived");
         }
-        Ok((arrived, elapsed))
+        Ok((sent, arrived, elapsed))
     }
 
     /// Datagrams that reached UDP in the server's namespace since it exists.
-    fn udp_arrivals(&self) -> Result<f64> {
+    fn udp_arrivals(&self) -> Result<u64> {
         let text = self.server.inside(|| Ok(std::fs::read_to_string("/proc/thread-self/net/snmp")?))?;
         let mut lines = text.lines().filter(|line| line.starts_with("Udp:")).map(str::split_whitespace);
         let (names, values) = lines.next().zip(lines.next()).context("no UDP counters")?;
         let counted = names.zip(values).filter(|(name, _)| ["InDatagrams", "RcvbufErrors"].contains(name));
-        counted.map(|(_, value)| value.parse::<f64>().context("a UDP counter")).sum()
+        counted.map(|(_, value)| value.parse::<u64>().context("a UDP counter")).sum()
     }
 }
