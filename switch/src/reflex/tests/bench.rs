@@ -29,8 +29,13 @@ impl Bench {
 
     /// The same, with room for so many flows over IPv4.
     pub(super) fn with_room(lab: &Lab, flows_max: u32) -> Self {
+        Self::with(lab, Load { flows_max, ..Load::default() })
+    }
+
+    /// The same, loaded in some way.
+    pub(super) fn with(lab: &Lab, how: Load) -> Self {
         let mut guests = Vec::new();
-        let (mut reflex, adopted) = lab.open_as(Load { flows_max, ..Load::default() });
+        let (mut reflex, adopted) = lab.open_as(how);
         assert_eq!(adopted, Adopted::Fresh);
         let punt = tap("punt");
         reflex.attach_inject("punt", ifindex("punt")).unwrap();
