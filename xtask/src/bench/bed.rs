@@ -50,6 +50,7 @@ pub struct Bed {
     stage: Stage,
     run: u16,
     fresh: u32,
+    known: u32,
 }
 
 enum Stage {
@@ -72,7 +73,7 @@ impl Bed {
             Route::Mixed => Stage::Stacks(Pair::mixed(system, slot)?),
             Route::Taps | Route::ToAll(_) | Route::FromMany(_) => taps_stage(system, sources, sinks)?,
         };
-        Ok(Self { stage, run: 0, fresh: 0 })
+        Ok(Self { stage, run: 0, fresh: 0, known: 0 })
     }
 
     /// The switch.
@@ -87,7 +88,8 @@ impl Bed {
     pub fn slice(&mut self, work: Work, effort: Effort) -> Result<Slice> {
         match &mut self.stage {
             Stage::Taps { system, sources, sinks } => {
-                let mut taps = Taps { system, sources, sinks, run: &mut self.run, fresh: &mut self.fresh };
+                let (run, fresh, known) = (&mut self.run, &mut self.fresh, &mut self.known);
+                let mut taps = Taps { system, sources, sinks, run, fresh, known };
                 taps.slice(work, effort)
             }
             Stage::Stacks(pair) => stacks_slice(pair, work, effort),
@@ -123,6 +125,7 @@ struct Taps<'a> {
     sinks: &'a mut Vec<Station>,
     run: &'a mut u16,
     fresh: &'a mut u32,
+    known: &'a mut u32,
 }
 
 impl Taps<'_> {
@@ -142,7 +145,7 @@ impl Taps<'_> {
                 let mut fresh = *self.fresh;
                 let (a, b) = self.ends()?;
                 let mut frame = udp(a.mac(), b.mac(), 60);
-                let cost = taps::flows_cost(a, b, &mut frame, 200, effort.bursts, &mut fresh)?;
+                let cost = taps::flows_cost(a, b, &mut frame, 200, effort.bursts, (&mut fresh, 300_000))?;
                 *self.fresh = fresh;
                 Ok(Slice::of([(Figure::WriteCost, cost)]))
             }
@@ -165,6 +168,14 @@ impl Taps<'_> {
             Load::Overload => Pace::Free,
             Load::Search => return self.search(size, effort),
         };
+        if let Vary::Known(stations) = vary
+            && *self.known < stations
+        {
+            // Once through all of them, so that they are known, however long it takes.
+            let patience = Effort { stations, ..effort };
+            self.offer(size, vary, pace, Duration::from_secs(30), patience)?;
+            *self.known = stations;
+        }
         let meter = Meter::start(self.system.processes())?;
         let outcome = self.offer(size, vary, pace, effort.slice, effort)?;
         let cpu = meter.read()?;
@@ -222,7 +233,11 @@ impl Taps<'_> {
 
     fn offer(&mut self, size: Size, vary: Vary, pace: Pace, time: Duration, effort: Effort) -> Result<Outcome> {
         let flood = self.sinks.len() > 1;
-        let frames_max = if vary == Vary::Station { effort.stations } else { u32::MAX };
+        let frames_max = match vary {
+            Vary::Station => effort.stations,
+            Vary::Known(stations) if *self.known < stations => stations,
+            Vary::Known(_) | Vary::Nothing | Vary::Flow => u32::MAX,
+        };
         let offer = Offer { size, flood, vary, pace, time, frames_max };
         stream(self.sources, self.sinks, offer, self.run, self.fresh)
     }

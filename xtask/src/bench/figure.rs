@@ -33,6 +33,8 @@ pub enum Vary {
     Station,
     /// Each is of another UDP flow.
     Flow,
+    /// Each comes from the next of so many stations that are known.
+    Known(u32),
 }
 
 /// What is done in a slice.

@@ -87,7 +87,7 @@ fn ipv4(frame: &mut Vec<u8>, source: [u8; 6], destination: [u8; 6], protocol: u8
 pub struct Label {
     /// Which measurement it belongs to.
     pub run: u16,
-    /// Which station sent it.
+    /// Which station or flow it is of, as far as order counts.
     pub source: u16,
     /// Its number within the measurement, from zero.
     pub number: u32,

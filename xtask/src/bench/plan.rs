@@ -45,6 +45,10 @@ const fn stream(size: Size, load: Load) -> Work {
     Work::Stream(size, load, Vary::Nothing)
 }
 
+const fn known(stations: u32) -> Work {
+    Work::Stream(Size::Bytes(60), WINDOW, Vary::Known(stations))
+}
+
 /// Switches whose work is done inside the sender's write.
 const IN_KERNEL: &[Kind] = &[Bridge, Weft, WeftForwarding];
 /// Everyone.
@@ -103,6 +107,16 @@ pub const PLAN: &[Group] = &[
         ],
     },
     Group {
+        name: "stations",
+        what: "tap to tap, many stations behind the first",
+        route: Route::Taps,
+        cases: &[
+            case("stations-10", "60-byte frames of 10 stations in turn", known(10), EACH),
+            case("stations-1k", "60-byte frames of 1,000 stations in turn", known(1_000), EACH),
+            case("stations-100k", "60-byte frames of 100,000 stations in turn", known(100_000), EACH),
+        ],
+    },
+    Group {
         name: "observing",
         what: "tap to tap, observed",
         route: Route::Taps,
@@ -153,7 +167,7 @@ pub const PLAN: &[Group] = &[
         route: Route::Mixed,
         cases: &[
             case("mixed-rr", "TCP, one byte there and back", Work::TcpRoundTrip, EACH),
-            case("mixed-bulk", "bulk TCP", Work::Bulk, ALL),
+            case("mixed-bulk", "bulk TCP", Work::Bulk, &[Bridge, Weft, WeftUserspace, Ovs, OvsTso, Vde]),
             case("mixed-udp", "64-byte UDP", Work::Datagrams, EACH),
         ],
     },

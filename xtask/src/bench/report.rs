@@ -174,7 +174,9 @@ impl Case {
 
     /// Beside the plain Linux bridge, where it took part.
     pub fn ratio_to_bridge(&self, system: Kind, figure: Figure) -> Option<Ratio> {
+        // What the bridge has none of, as lost frames, is no measure.
         Ratio::of(self.samples(system, figure)?, self.samples(Kind::Bridge, figure)?)
+            .filter(|ratio| [ratio.low, ratio.median, ratio.high].iter().all(|end| end.is_finite()))
     }
 }
 

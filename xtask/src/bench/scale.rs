@@ -85,7 +85,7 @@ fn scrape(pid: u32, ports: usize) -> Result<f64> {
 }
 
 /// Percent of one processor that the process uses for a while.
-fn watch(pid: u32, time: Duration) -> Result<f64> {
+pub fn watch(pid: u32, time: Duration) -> Result<f64> {
     let before = cpu(pid)?;
     let start = Instant::now();
     std::thread::sleep(time);

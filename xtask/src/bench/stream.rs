@@ -170,11 +170,18 @@ fn write(
         let frames = templates.get_mut(index).context("nobody sends")?;
         let shapes = frames.len();
         let frame = frames.get_mut(number as usize / sources.len() % shapes).context("nothing to send")?;
-        Label { run, source: u16::try_from(index)?, number, time }.write(frame);
+        // Whose order counts: the sender's, or the station's or flow's that it plays.
+        let source = match offer.vary {
+            Vary::Nothing => u16::try_from(index)?,
+            Vary::Station | Vary::Flow => low_half(*fresh),
+            Vary::Known(stations) => low_half(*fresh % stations),
+        };
+        Label { run, source, number, time }.write(frame);
         match offer.vary {
             Vary::Nothing => frames::advance(frame),
             Vary::Station => frames::set_source(frame, 0x0300_0000 + *fresh),
             Vary::Flow => frames::set_flow(frame, *fresh),
+            Vary::Known(stations) => frames::set_source(frame, 0x0600_0000 + *fresh % stations),
         }
         *fresh = fresh.wrapping_add(u32::from(offer.vary != Vary::Nothing));
         sources.get(index).context("nobody sends")?.send(frame)?;
@@ -182,6 +189,12 @@ fn write(
         shared.written.store(u64::from(number), Ordering::Release);
     }
     Ok(u64::from(number))
+}
+
+/// Enough of a number to tell those apart that are under way together.
+fn low_half(number: u32) -> u16 {
+    let [a, b, ..] = number.to_le_bytes();
+    u16::from_le_bytes([a, b])
 }
 
 /// When too many frames are under way, sleeps until half of them have arrived; what does not arrive any more is given up.

@@ -19,18 +19,17 @@ pub fn write_cost(a: &Station, b: &mut Station, frame: &mut [u8], burst: usize, 
     cost_of(a, b, frame, burst, bursts, frames::advance)
 }
 
-/// The same with a frame of another flow each time: `flow` counts on from one call to the next, up to 300,000 and anew.
+/// The same with a frame of another flow each time: `flow` counts on from one call to the next, up to `flows` and anew.
 pub fn flows_cost(
     a: &Station,
     b: &mut Station,
     frame: &mut [u8],
     burst: usize,
     bursts: u32,
-    flow: &mut u32,
+    (flow, flows): (&mut u32, u32),
 ) -> Result<f64> {
-    const FLOWS: u32 = 300_000;
     cost_of(a, b, frame, burst, bursts, |frame| {
-        *flow = (*flow + 1) % FLOWS;
+        *flow = (*flow + 1) % flows;
         frames::set_flow(frame, *flow);
     })
 }

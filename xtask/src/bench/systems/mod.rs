@@ -35,6 +35,8 @@ pub enum Kind {
     WeftForwarding,
     /// Weft with a table of 65,536 flows, of which one port may have a quarter.
     WeftSmallTable,
+    /// Weft with room for 2,097,152 flows, all of which one port may have.
+    WeftLargeTable,
     /// Weft with every frame decided in user space.
     WeftUserspace,
     /// Open vSwitch, `datapath_type=netdev`.
@@ -57,6 +59,7 @@ impl Kind {
             Self::Weft => "Weft, everything on",
             Self::WeftForwarding => "Weft, forwarding only",
             Self::WeftSmallTable => "Weft, 65,536 flows",
+            Self::WeftLargeTable => "Weft, 2 M flows",
             Self::WeftUserspace => "Weft, user space",
             Self::Ovs => "OVS netdev",
             Self::OvsTso => "OVS netdev, TSO",
@@ -67,7 +70,10 @@ impl Kind {
 
     /// Whether it is one of ours.
     pub const fn is_weft(self) -> bool {
-        matches!(self, Self::Weft | Self::WeftForwarding | Self::WeftSmallTable | Self::WeftUserspace)
+        matches!(
+            self,
+            Self::Weft | Self::WeftForwarding | Self::WeftSmallTable | Self::WeftLargeTable | Self::WeftUserspace
+        )
     }
 
     /// Whether stations may leave checksums and segmentation to the device. Elsewhere, frames would arrive broken.
@@ -113,7 +119,7 @@ impl System {
                 }
                 Switch::Bridge { watcher: None }
             }
-            Kind::Weft | Kind::WeftForwarding | Kind::WeftSmallTable | Kind::WeftUserspace => {
+            Kind::Weft | Kind::WeftForwarding | Kind::WeftSmallTable | Kind::WeftLargeTable | Kind::WeftUserspace => {
                 Switch::Weft(Weft::start(kind, binary, &namespace, slot)?)
             }
             Kind::Ovs | Kind::OvsTso | Kind::OvsIpfix => Switch::Ovs(Ovs::start(kind, &namespace, slot)?),

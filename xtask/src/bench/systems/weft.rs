@@ -34,6 +34,7 @@ impl Weft {
             Kind::WeftUserspace => ("userspace", "off", ""),
             Kind::WeftForwarding => ("kernel", "off", "[flows]\nenabled = false\n"),
             Kind::WeftSmallTable => ("kernel", "off", "[flows]\nmax = 65536\n"),
+            Kind::WeftLargeTable => ("kernel", "off", "[flows]\nmax = 2097152\nper_port = 2097152\n"),
             _ => ("kernel", METRICS, ""),
         };
         let file = std::env::temp_dir().join(format!("weftbench-{}{slot}.toml", std::process::id()));
