@@ -413,7 +413,7 @@ pub(super) fn timed_run(program: BorrowedFd<'_>, frame: &[u8], ifindex: u32, rep
 
 /// Loads a classifier of these instructions (`struct bpf_insn`).
 #[cfg(test)]
-pub(super) fn load_classifier(instructions: &[u64]) -> io::Result<OwnedFd> {
+pub(super) fn load_words(instructions: &[u64]) -> io::Result<OwnedFd> {
     const BPF_PROG_LOAD: libc::c_long = 5;
     const SCHED_CLS: u32 = 3;
     #[repr(C)]

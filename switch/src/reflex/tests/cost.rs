@@ -79,7 +79,7 @@ fn lookups_per_frame(lab: &lab::Lab, how: Load) -> f64 {
     bytes[6..12].copy_from_slice(&key.source);
     bytes[12..14].copy_from_slice(&key.ingress.to_ne_bytes());
     let words = [0, 4, 8, 12].map(|at| i32::from_ne_bytes(bytes[at..at + 4].try_into().unwrap()));
-    let reference = sys::load_classifier(&reference(bench.verdicts.fd(), words)).unwrap();
+    let reference = sys::load_words(&reference(bench.verdicts.fd(), words)).unwrap();
     let Some(Program::SchedClassifier(program)) = bench.reflex.ebpf.program(PORT_INGRESS) else { panic!() };
     let before = bench.ingress(1).frames;
     let programs = [(program.fd().unwrap().as_fd(), REDIRECT), (reference.as_fd(), LOOKUPS)];
