@@ -138,6 +138,9 @@ pub struct PortBuckets {
     pub punted_odd: u64,
     /// Flows opened since the port was made (atomic add). Those it has are `flows_used` − [`BrainPort::flows_freed`].
     pub flows_used: u64,
+    /// Of `flows_used`: those whose key has [`crate::flow::FLOW_ALTERNATE`] (atomic add, before they are there to be found). While
+    /// it equals [`BrainPort::alternates_freed`] nobody looks for such a key.
+    pub alternates_used: u64,
 }
 
 /// Set in [`PairVerdict::action`] while frames of the pair may still be on their way through the brain. The reflex follows
@@ -314,6 +317,8 @@ pub struct BrainPort {
     pub egress_drops: [DropCell; REASON_SLOTS],
     /// Flows of this port that were deleted. Written by the observer.
     pub flows_freed: u64,
+    /// Of `flows_freed`: those whose key had [`crate::flow::FLOW_ALTERNATE`]; no more than were deleted. Written by the observer.
+    pub alternates_freed: u64,
     /// Copies of verdicts in flows of this port are good only if they are of this generation. Written by the loop, after the pairs.
     pub generation: u64,
     /// What the deleted flows of this port had counted. Written by the observer.
@@ -356,6 +361,7 @@ impl Default for BrainPort {
             ingress_drops: [DropCell::default(); REASON_SLOTS],
             egress_drops: [DropCell::default(); REASON_SLOTS],
             flows_freed: 0,
+            alternates_freed: 0,
             generation: 0,
             freed: Tally::default(),
             freeing: Freeing::default(),
@@ -366,13 +372,13 @@ impl Default for BrainPort {
 const _: () = {
     assert!(size_of::<Settings>() == 24);
     assert!(size_of::<PortConfig>() == 40);
-    assert!(size_of::<PortBuckets>() == 48);
+    assert!(size_of::<PortBuckets>() == 56);
     assert!(size_of::<PairKey>() == 16);
     assert!(size_of::<PairVerdict>() == 40);
     assert!(size_of::<Tally>() == 32);
     assert!(size_of::<PortCounters>() == 192);
     assert!(size_of::<PortDrops>() == 1024);
-    assert!(size_of::<BrainPort>() == 1232);
+    assert!(size_of::<BrainPort>() == 1240);
     assert!(DropReason::ALL.len() < REASON_SLOTS);
 };
 

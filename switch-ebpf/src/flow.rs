@@ -76,7 +76,7 @@ fn find(shape: &mut Shape, id: u32, settings: &Settings, now: u32) -> Option<Flo
     {
         return Some(flow);
     }
-    if find_another(shape, id, settings, now, found.is_some()) == 0 {
+    if find_another(shape, id, settings, now, found.is_some()) == FULL {
         return None;
     }
     look_up(shape)
@@ -126,40 +126,60 @@ fn is_good(flow: Flow, shape: &Shape, settings: &Settings, now: u32) -> bool {
     now.wrapping_sub(last).cast_signed() <= limit.cast_signed()
 }
 
+/// What looking for another entry, or opening one, comes to.
+type Outcome = u32;
+/// There is no room.
+const FULL: Outcome = 0;
+/// It was opened.
+const OPENED: Outcome = 1;
+/// It was there.
+const MET: Outcome = 2;
+
 /// For a key whose entry is dead (`is_taken`), or is not there: makes `shape` name the entry that is to be used, and opens it if need
-/// be. 0: there is none. What was found is not looked up anew: an entry that another processor opens meanwhile is met when it is to
-/// be opened here, too.
+/// be. What was found is not looked up anew: an entry that another processor opens meanwhile is met when it is to be opened here, too.
+/// For a key that is not there, the other life is looked for only while the port has entries of that kind.
 #[inline(never)]
-fn find_another(shape: &mut Shape, id: u32, settings: &Settings, now: u32, is_taken: bool) -> u32 {
-    shape.words[1] ^= ALTERNATE;
-    if let Some(other) = look_up(shape) {
-        if is_good(other, shape, settings, now) {
-            return 1;
-        }
-        if is_taken {
-            return 0;
-        }
-    }
-    if !is_taken {
+fn find_another(shape: &mut Shape, id: u32, settings: &Settings, now: u32, is_taken: bool) -> Outcome {
+    let (Some(buckets), Some(brain)) = (BUCKETS.get_ptr_mut(id), BRAIN.get_ptr(id)) else { return FULL };
+    // SAFETY: the field of an element of a map, found by a lookup.
+    let used = Field::at(unsafe { &raw mut (*buckets).flows_used });
+    // SAFETY: as above.
+    let alternates = Field::at(unsafe { &raw mut (*buckets).alternates_used });
+    // SAFETY: an element of a map, found by a lookup; the observer writes it through its own mapping.
+    let BrainPort { flows_freed, alternates_freed, .. } = unsafe { *brain };
+    if is_taken || alternates.get() != alternates_freed {
         shape.words[1] ^= ALTERNATE;
+        if let Some(other) = look_up(shape) {
+            if is_good(other, shape, settings, now) {
+                return MET;
+            }
+            if is_taken {
+                return FULL;
+            }
+        }
+        if !is_taken {
+            shape.words[1] ^= ALTERNATE;
+        }
     }
-    open(shape, id, settings, now)
+    if used.get().wrapping_sub(flows_freed) >= u64::from(settings.flow_port_max) {
+        return FULL;
+    }
+    // Counted before it is there to be found: who reads an equal count need not look for it.
+    if is_taken {
+        alternates.add(1);
+    }
+    let outcome = open(shape, now);
+    if outcome == OPENED {
+        used.add(1);
+    } else if is_taken {
+        alternates.add(1_u64.wrapping_neg());
+    }
+    outcome
 }
 
 #[inline(always)]
-fn open(shape: &Shape, id: u32, settings: &Settings, now: u32) -> u32 {
-    let (Some(buckets), Some(brain), Some(template)) =
-        (BUCKETS.get_ptr_mut(id), BRAIN.get_ptr(id), TEMPLATE.get_ptr_mut(0))
-    else {
-        return 0;
-    };
-    // SAFETY: the field of an element of a map, found by a lookup.
-    let used = Field::at(unsafe { &raw mut (*buckets).flows_used });
-    // SAFETY: an element of a map, found by a lookup; the observer writes it through its own mapping.
-    let BrainPort { flows_freed, .. } = unsafe { *brain };
-    if used.get().wrapping_sub(flows_freed) >= u64::from(settings.flow_port_max) {
-        return 0;
-    }
+fn open(shape: &Shape, now: u32) -> Outcome {
+    let Some(template) = TEMPLATE.get_ptr_mut(0) else { return FULL };
     // This processor's own element; nothing else of it is ever written.
     let flow = Flow(template.cast::<FlowValue>());
     flow.echo().set(echo_of(shape));
@@ -178,12 +198,9 @@ fn open(shape: &Shape, id: u32, settings: &Settings, now: u32) -> u32 {
         FLOWS4.insert(short(&shape.words), value, u64::from(BPF_NOEXIST))
     };
     match outcome {
-        Ok(()) => {
-            used.add(1);
-            1
-        }
-        Err(EXISTS) => 1,
-        Err(_) => 0,
+        Ok(()) => OPENED,
+        Err(EXISTS) => MET,
+        Err(_) => FULL,
     }
 }
 

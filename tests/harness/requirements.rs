@@ -1,5 +1,5 @@
 //! What a test needs of the machine. A test that lacks it says so and counts as skipped; `WEFT_TESTS_REQUIRE` (a list as
-//! `root,bpf,kvm,linux_guest,qemu,pcaps,prometheus`) turns that skip into a failure.
+//! `root,bpf,kvm,linux_guest,qemu,pcaps,prometheus,tshark`) turns that skip into a failure.
 
 use std::env;
 use std::fmt;
@@ -28,6 +28,8 @@ pub enum Need {
     Pcaps,
     /// Prometheus and its promtool.
     Prometheus,
+    /// tcpdump, tshark and what else comes with Wireshark's terminal tools.
+    Tshark,
 }
 
 impl Need {
@@ -42,6 +44,7 @@ impl Need {
             Self::Nft => "nft",
             Self::Pcaps => "pcaps",
             Self::Prometheus => "prometheus",
+            Self::Tshark => "tshark",
         }
     }
 
@@ -66,6 +69,7 @@ impl Need {
             }),
             Self::Qemu => missing(&["qemu-system-x86_64", "busybox", "cpio", "dpkg-deb", "apt-get", "strip"]),
             Self::Prometheus => missing(&["prometheus", "promtool"]),
+            Self::Tshark => missing(&["tcpdump", "tshark", "dumpcap", "capinfos", "editcap"]),
             Self::Nft => {
                 let Some(nft) = on_path("nft") else { return Some("nft is not on PATH".to_owned()) };
                 let asked = std::process::Command::new(nft).args(["list", "tables"]).output();

@@ -66,7 +66,7 @@ fn documentation() -> Result<()> {
 /// Every test, none skipped for want of what the machine must offer. `object` is a kernel half that another toolchain
 /// than the committed one's built: its bytes differ, so it has to behave. The same goes for `guest`, the micro guest.
 fn tests(object: Option<PathBuf>, guest: Option<PathBuf>) -> Result<()> {
-    let mut require = vec!["root", "bpf", "qemu", "nft", "prometheus"];
+    let mut require = vec!["root", "bpf", "qemu", "nft", "prometheus", "tshark"];
     if std::env::var_os("WEFT_PCAPS").is_some_and(|folder| Path::new(&folder).is_dir()) {
         require.push("pcaps");
     }

@@ -10,27 +10,15 @@ use std::path::{Path, PathBuf};
 use std::process::Command;
 use std::{env, fs};
 
+use ::prebuilt::KERNEL_HALF;
 use anyhow::{Context, Result, bail, ensure};
-use serde::{Deserialize, Serialize};
 
-#[path = "../../switch-ebpf/places.rs"]
-mod places;
-#[path = "../../switch-ebpf/source_hash.rs"]
-pub(crate) mod source_hash;
+use crate::prebuilt::{self, Built};
+use crate::workspace;
 
 const TARGET: &str = "bpfel-unknown-none";
 pub(crate) const DEBIAN_RUSTC: &str = "/usr/bin/rustc";
 const DEBIAN_CORE: &str = "/usr/lib/rustlib/bpfel-unknown-none";
-
-/// Where an object comes from. Field order is the file's.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
-struct Provenance {
-    object_sha256: String,
-    sources_sha256: String,
-    rustc: String,
-    llvm: String,
-    bpf_linker: String,
-}
 
 /// Builds the object. Without `check` it replaces the one in `switch-ebpf/prebuilt`; with it, nothing in the tree is
 /// written: see [`verify`].
@@ -38,47 +26,15 @@ struct Provenance {
 /// # Errors
 /// No toolchain, a failed build, or with `check` an object that differs.
 pub(crate) fn build(check: bool) -> Result<()> {
-    if check {
-        return verify().map(drop);
-    }
-    let (object, provenance) = compile()?;
-    let prebuilt = root().join("switch-ebpf/prebuilt");
-    fs::create_dir_all(&prebuilt)?;
-    fs::write(prebuilt.join("weft.bpf.o"), &object)?;
-    let text = toml::to_string(&provenance)?;
-    fs::write(prebuilt.join("PROVENANCE.toml"), format!("# Written by `cargo xtask ebpf`.\n{text}"))?;
-    eprintln!("switch-ebpf/prebuilt/weft.bpf.o: {} bytes, sha256 {}", object.len(), provenance.object_sha256);
-    Ok(())
+    if check { verify().map(drop) } else { prebuilt::keep(&KERNEL_HALF, &compile()?) }
 }
 
-/// Builds the object anew and compares. `None`: the prebuilt object is what this toolchain makes of the sources. `Some`:
-/// another toolchain made it, so the bytes say nothing; the tests are to run on this object (`WEFT_EBPF_OBJECT`).
+/// Builds the object anew and compares; `Some`: the tests are to run on this object (`WEFT_EBPF_OBJECT`).
 ///
 /// # Errors
-/// The prebuilt object is stale, or the same toolchain made other bytes of the same sources.
+/// See [`prebuilt::verify`].
 pub(crate) fn verify() -> Result<Option<PathBuf>> {
-    let path = root().join("switch-ebpf/prebuilt/PROVENANCE.toml");
-    let text = fs::read_to_string(&path).with_context(|| format!("{}; run `cargo xtask ebpf`", path.display()))?;
-    let kept: Provenance = toml::from_str(&text)?;
-    let (object, built) = compile()?;
-    ensure!(
-        kept.sources_sha256 == built.sources_sha256,
-        "the kernel half's sources have changed since the prebuilt object was made; run `cargo xtask ebpf`"
-    );
-    if (&kept.rustc, &kept.llvm, &kept.bpf_linker) == (&built.rustc, &built.llvm, &built.bpf_linker) {
-        ensure!(
-            kept.object_sha256 == built.object_sha256,
-            "the same toolchain made another object of the same sources: {} instead of {}",
-            built.object_sha256,
-            kept.object_sha256
-        );
-        eprintln!("switch-ebpf/prebuilt/weft.bpf.o: bit for bit what {} makes of the sources", built.rustc);
-        return Ok(None);
-    }
-    let rebuilt = target_dir().join("weft.bpf.o");
-    fs::write(&rebuilt, object)?;
-    eprintln!("built by {}, prebuilt by {}: testing {}", built.rustc, kept.rustc, rebuilt.display());
-    Ok(Some(rebuilt))
+    prebuilt::verify(&KERNEL_HALF, &compile()?, &target_dir())
 }
 
 /// Lints and formats-checks the kernel half, on the host's target: no clippy exists for the other one.
@@ -86,7 +42,7 @@ pub(crate) fn verify() -> Result<Option<PathBuf>> {
 /// # Errors
 /// What clippy or rustfmt find.
 pub(crate) fn lint() -> Result<()> {
-    let crate_dir = root().join("switch-ebpf");
+    let crate_dir = workspace::root().join("switch-ebpf");
     run(Command::new("cargo").args(["fmt", "--check"]).current_dir(&crate_dir))?;
     let clippy = ["clippy", "--quiet", "--", "-D", "warnings"];
     run(Command::new("cargo")
@@ -134,8 +90,8 @@ pub(crate) fn nightly() -> Option<PathBuf> {
     sysroot.join("lib/rustlib/src/rust/library/core").is_dir().then_some(sysroot)
 }
 
-/// Compiles, links and strips; answers with the object and where it comes from.
-fn compile() -> Result<(Vec<u8>, Provenance)> {
+/// Compiles, links and strips.
+fn compile() -> Result<Built> {
     let toolchain = toolchain()?;
     let version = output(Command::new(&toolchain.rustc).arg("-vV"))?;
     let line = |name: &str| version.lines().find_map(|line| line.strip_prefix(name)).map(str::trim);
@@ -145,7 +101,7 @@ fn compile() -> Result<(Vec<u8>, Provenance)> {
     let linker = output(Command::new("bpf-linker").arg("--version").env("PATH", &path))
         .context("bpf-linker is not on PATH; `cargo xtask setup` installs it")?;
 
-    let root = root();
+    let root = workspace::root();
     let target_dir = target_dir();
     let mut command = Command::new(toolchain.cargo.first().copied().unwrap_or("cargo"));
     command
@@ -155,7 +111,7 @@ fn compile() -> Result<(Vec<u8>, Provenance)> {
         .current_dir(root.join("switch-ebpf"))
         .env_remove("RUSTFLAGS")
         .env("CARGO_TARGET_DIR", &target_dir)
-        .env("CARGO_ENCODED_RUSTFLAGS", rustflags(&root)?)
+        .env("CARGO_ENCODED_RUSTFLAGS", rustflags(root)?)
         .env("PATH", &path);
     for (name, value) in &toolchain.envs {
         command.env(name, value);
@@ -167,15 +123,9 @@ fn compile() -> Result<(Vec<u8>, Provenance)> {
     let mut objcopy = Command::new("llvm-objcopy");
     objcopy.arg("--strip-debug").args(anonymous_symbols(&built, &path)?).arg(&built).arg(&stripped).env("PATH", &path);
     run(&mut objcopy).with_context(|| format!("llvm-objcopy is not there; install llvm-{major}"))?;
-    let object = fs::read(&stripped)?;
-    let provenance = Provenance {
-        object_sha256: source_hash::sha256(&object),
-        sources_sha256: source_hash::source_hash(&root, places::PLACES)?,
-        rustc: version.lines().next().unwrap_or_default().to_owned(),
-        llvm,
-        bpf_linker: linker.trim().to_owned(),
-    };
-    Ok((object, provenance))
+    let rustc = version.lines().next().unwrap_or_default().to_owned();
+    let toolchain = prebuilt::Toolchain { rustc, llvm, linker: linker.trim().to_owned() };
+    Ok(Built { bytes: fs::read(&stripped)?, toolchain })
 }
 
 /// Renames every function so that its crate's hash, which tells apart folders, is not in its name: `_RNvNtCs4r…_4weft4punt`
@@ -224,12 +174,8 @@ fn search_path(llvm_major: &str) -> Result<OsString> {
     Ok(env::join_paths(places)?)
 }
 
-pub(crate) fn root() -> PathBuf {
-    Path::new(env!("CARGO_MANIFEST_DIR")).parent().map(Path::to_path_buf).unwrap_or_default()
-}
-
 fn target_dir() -> PathBuf {
-    env::var_os("CARGO_TARGET_DIR").map_or_else(|| root().join("target"), PathBuf::from).join("ebpf")
+    workspace::target().join("ebpf")
 }
 
 pub(crate) fn output(command: &mut Command) -> Result<String> {

@@ -12,6 +12,7 @@ mod ebpf;
 mod guest;
 mod kernels;
 mod micro;
+mod prebuilt;
 mod setup;
 mod shell;
 mod test;

@@ -31,6 +31,8 @@ const RUN: &[Need] = &[
     need("busybox-static", "busybox", "HTTP servers in namespaces, and the whole user space of the Linux guest"),
     need("nftables", "nft", "counts in the tests what containers send, and drops what they should lose"),
     need("prometheus", "promtool", "reads our metrics in the tests, and checks them"),
+    need("tcpdump", "tcpdump", "a second pair of eyes on the frames of the tests"),
+    need("tshark", "tshark", "reads in the tests what tcpdump and Weft capture"),
     need("procps", "sysctl", "settings of the kernel in the tests' namespaces"),
     need("ethtool", "ethtool", "offloads of the netdevs under test"),
     need("qemu-system-x86", "qemu-system-x86_64", "Linux guests on taps"),

@@ -4,7 +4,7 @@ use std::collections::HashMap;
 use std::os::fd::{AsFd, OwnedFd};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
-use switch_common::flow::{FLOW_PORT_MASK, FlowKey4, FlowKey6, FlowValue, FlowValue6};
+use switch_common::flow::{FLOW_ALTERNATE, FLOW_PORT_MASK, FlowKey4, FlowKey6, FlowValue, FlowValue6};
 use switch_common::{Freeing, PortId, Tally};
 
 use super::brain::BrainPage;
@@ -206,6 +206,7 @@ fn free_one(
     if delete()? {
         cells.flows_freed.set(flows_freed);
         cells.freed.set(&freed);
+        cells.alternates_freed.add(u64::from(ingress & FLOW_ALTERNATE != 0));
     }
     journal.port.set(0);
     Ok(())

@@ -2,10 +2,10 @@
 
 use std::net::UdpSocket;
 
-use anyhow::{Context as _, Result, ensure};
+use anyhow::{Context as _, Result, bail, ensure};
 use serde_json::Value;
 use weft_tests::topology::Container;
-use weft_tests::{Arena, Daemon, Mode, command, wait};
+use weft_tests::{Arena, Daemon, Mode, Sniffer, command, wait};
 
 use super::{Flows, Rows, Witness};
 
@@ -61,25 +61,59 @@ fn said(container: &Container) -> Result<Said> {
     })
 }
 
+/// Packets and bytes of what was sniffed until then (in seconds of the epoch), as tshark reads it.
+fn read(sniffer: Sniffer, until: f64) -> Result<(u64, u64)> {
+    let (mut packets, mut bytes) = (0, 0);
+    for frame in sniffer.fields(&["frame.time_epoch", "frame.len"])? {
+        let [time, length] = frame.as_slice() else { bail!("tshark said {frame:?}") };
+        if time.parse::<f64>()? < until {
+            packets += 1;
+            bytes += length.parse::<u64>()?;
+        }
+    }
+    Ok((packets, bytes))
+}
+
 struct Cases<'a> {
     rows: &'a Rows,
     mode: Mode,
     daemon: &'a Daemon,
     containers: [&'a Container; 2],
-    /// Flows and witnesses at the end of the last case.
-    before: (Flows, Vec<Said>),
+    /// The end of the last case.
+    before: Rest,
 }
 
 impl Cases<'_> {
+    /// Sniffers that have missed nothing since the last case.
+    fn sniff(&mut self) -> Result<Vec<Sniffer>> {
+        wait::until("sniffers listen while the containers are silent", wait::SOON, || {
+            let sniff = |container: &&Container| {
+                let mac = container.namespace().run("cat /sys/class/net/eth0/address")?;
+                Sniffer::start(container.namespace(), "eth0", &format!("ether src {mac}"))
+            };
+            let sniffers = self.containers.iter().map(sniff).collect::<Result<Vec<_>>>()?;
+            if self.containers.into_iter().map(said).collect::<Result<Vec<_>>>()? == self.before.said {
+                return Ok(Some(sniffers));
+            }
+            self.before = at_rest(self.daemon, self.containers)?;
+            Ok(None)
+        })
+    }
+
     /// Does something between the containers, and compares what was sent meanwhile.
     fn run(&mut self, name: &str, work: impl FnOnce() -> Result<()>) -> Result<()> {
+        let sniffers = self.sniff()?;
         work()?;
-        let (flows, said) = at_rest(self.daemon, self.containers)?;
-        for ((container, was), is) in self.containers.iter().zip(&self.before.1).zip(&said) {
+        let rest = at_rest(self.daemon, self.containers)?;
+        // Neighbours may be asked for again while the sniffers are read.
+        let until = rest.since;
+        let sniffed = sniffers.into_iter().map(|sniffer| read(sniffer, until)).collect::<Result<Vec<_>>>()?;
+        let witnesses = self.before.said.iter().zip(&rest.said).zip(sniffed);
+        for (container, ((was, is), (packets, bytes))) in self.containers.iter().zip(witnesses) {
             let (port, frames) = (container.name(), is.nft.0 - was.nft.0);
             let case = format!("{name}, from {port}");
-            let sent = flows.of(&port).minus(self.before.0.of(&port));
-            let tcp = flows.tcp_of(&port).minus(self.before.0.tcp_of(&port));
+            let sent = rest.flows.of(&port).minus(self.before.flows.of(&port));
+            let tcp = rest.flows.tcp_of(&port).minus(self.before.flows.tcp_of(&port));
             let nft = Witness {
                 name: "nft egress",
                 frames: Some(frames),
@@ -93,7 +127,8 @@ impl Cases<'_> {
                 wire_frames: None,
                 bytes: Some(is.device.1 - was.device.1),
             };
-            self.rows.compare(&case, self.mode, sent, &[nft, device])?;
+            let tshark = Witness { name: "tshark", frames: Some(packets), wire_frames: None, bytes: Some(bytes) };
+            self.rows.compare(&case, self.mode, sent, &[nft, device, tshark])?;
             if tcp.frames > 0 {
                 let segments = Some(is.segments - was.segments);
                 let name = "TCP's own counters";
@@ -101,23 +136,31 @@ impl Cases<'_> {
                 self.rows.compare(&format!("{case}, TCP alone"), self.mode, tcp, &[segments])?;
             }
         }
-        self.before = (flows, said);
+        self.before = rest;
         Ok(())
     }
 }
 
-/// Flows and witnesses when nobody speaks, and all that was sent is in a flow.
-fn at_rest(daemon: &Daemon, containers: [&Container; 2]) -> Result<(Flows, Vec<Said>)> {
+/// When nobody speaks, and all that was sent is in a flow.
+struct Rest {
+    flows: Flows,
+    said: Vec<Said>,
+    /// Nobody had spoken since then, in seconds of the epoch.
+    since: f64,
+}
+
+fn at_rest(daemon: &Daemon, containers: [&Container; 2]) -> Result<Rest> {
     let look = || containers.into_iter().map(said).collect::<Result<Vec<_>>>();
     wait::until("the containers are silent", wait::SOON, || {
-        let before = look()?;
+        let said = look()?;
+        let since = jiff::Timestamp::now().as_duration().as_secs_f64();
         let flows = Flows::now(daemon)?;
         let mut is_all = true;
         for container in containers {
             let port = container.name();
             is_all &= flows.of(&port).frames == daemon.cli().port(&port)?.ingress.frames;
         }
-        Ok((is_all && look()? == before).then_some((flows, before)))
+        Ok((is_all && look()? == said).then_some(Rest { flows, said, since }))
     })
 }
 

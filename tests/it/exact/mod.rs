@@ -1,7 +1,7 @@
 //! The flows of a port add up to what others counted of the same traffic, to the byte and the wire frame, in both datapaths.
 //!
 //! Ground truth is never our own: what a generator wrote and its tap's statistics say; what nftables at the egress hook inside a
-//! container, the netdev's statistics and TCP's own counters there say.
+//! container, the netdev's statistics and TCP's own counters there say, and tshark of what tcpdump took down there.
 
 mod containers;
 mod generator;
@@ -131,7 +131,7 @@ impl Rows {
 fn run(mode: Mode) {
     let rows = Rows::default();
     Arena::run(&[Need::Bpf], |arena| generator::run(arena, mode, &rows));
-    Arena::run(&[Need::Bpf, Need::Nft], |arena| containers::run(arena, mode, &rows));
+    Arena::run(&[Need::Bpf, Need::Nft, Need::Tshark], |arena| containers::run(arena, mode, &rows));
     rows.print(mode);
 }
 

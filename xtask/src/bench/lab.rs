@@ -105,7 +105,7 @@ impl Drop for Running {
         if let Err(error) = rustix::process::kill_process(pid, rustix::process::Signal::TERM) {
             eprintln!("bench: cannot end process {}: {error}", self.0.id());
         }
-        let ended = until(Duration::from_secs(10), || Ok(self.0.try_wait()?.map(drop)));
+        let ended = until(Duration::from_mins(1), || Ok(self.0.try_wait()?.map(drop)));
         if ended.is_err() {
             eprintln!("bench: process {} had to be killed", self.0.id());
             drop(self.0.kill());

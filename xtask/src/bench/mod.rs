@@ -5,9 +5,9 @@
 //! ([`statistics`]). Absolute figures stand beside it for orientation. Netdevs have no queueing discipline and bridge
 //! netfilter is off, for both. The daemon is the release binary, started as an operator would.
 
-mod idle;
 mod lab;
 mod report;
+mod scale;
 mod stacks;
 mod statistics;
 mod sys;
@@ -33,7 +33,7 @@ pub struct Options {
     /// Few and short samples: to see whether the bench works, not to publish.
     #[arg(long)]
     quick: bool,
-    /// Only rows whose name contains this (`tap`, `observing`, `container`, `userspace`, `first`, `idle`).
+    /// Only rows whose name contains this (`tap`, `observing`, `container`, `userspace`, `first`, `idle`, `scale`).
     #[arg(long)]
     only: Option<String>,
     /// Leave docs/BENCHMARKS.md alone.
@@ -89,6 +89,9 @@ pub fn run(options: &Options) -> Result<()> {
         if options.wants("idle") {
             idle_rows(options, &weft, &mut rows)?;
         }
+        if options.wants("scale") {
+            scale_rows(options, &weft, &mut rows)?;
+        }
     }
     report::publish(&rows, options.quick || options.only.is_some() || options.no_docs || options.control)
 }
@@ -98,15 +101,15 @@ fn tap_rows(options: &Options, weft: &Path, rows: &mut Vec<Row>) -> Result<()> {
     let theirs = System::start(Kind::Bridge, weft, "b")?;
     let (a, mut b) = tap::acquainted(&ours)?;
     let (c, mut d) = tap::acquainted(&theirs)?;
-    let short = [tap::small(a.mac(), b.mac()), tap::super_frame(a.mac(), b.mac())];
-    let [small, large] = &short;
+    let (mut small, mut large) = (tap::small(a.mac(), b.mac()), tap::super_frame(a.mac(), b.mac()));
+    let (mut small_too, mut large_too) = (small.clone(), large.clone());
 
     eprint!("tap to tap, 60-byte frames ");
     let bursts = if options.quick { 100 } else { 1000 };
     let ratio = statistics::compare(
         options.pairs(),
-        || taps::write_cost(&a, &mut b, small, 200, bursts),
-        || taps::write_cost(&c, &mut d, small, 200, bursts),
+        || taps::write_cost(&a, &mut b, &mut small, 200, bursts),
+        || taps::write_cost(&c, &mut d, &mut small_too, 200, bursts),
     )?;
     rows.push(Row::ratio(
         "bench:tap-60",
@@ -120,8 +123,8 @@ fn tap_rows(options: &Options, weft: &Path, rows: &mut Vec<Row>) -> Result<()> {
     eprint!("tap to tap, 64 KiB super-frames ");
     let ratio = statistics::compare(
         options.pairs(),
-        || taps::write_cost(&a, &mut b, large, 16, bursts / 2),
-        || taps::write_cost(&c, &mut d, large, 16, bursts / 2),
+        || taps::write_cost(&a, &mut b, &mut large, 16, bursts / 2),
+        || taps::write_cost(&c, &mut d, &mut large_too, 16, bursts / 2),
     )?;
     rows.push(Row::ratio(
         "bench:tap-gso",
@@ -139,14 +142,15 @@ fn observing_rows(options: &Options, weft: &Path, rows: &mut Vec<Row>) -> Result
     let theirs = System::start(options.kind(Kind::WeftVerdicts), weft, "j")?;
     let (mut a, mut b) = tap::acquainted(&ours)?;
     let (mut c, mut d) = tap::acquainted(&theirs)?;
-    let (small, large) = (tap::small(a.mac(), b.mac()), tap::super_frame(a.mac(), b.mac()));
+    let (mut small, mut large) = (tap::small(a.mac(), b.mac()), tap::super_frame(a.mac(), b.mac()));
+    let (mut small_too, mut large_too) = (small.clone(), large.clone());
     let bursts = if options.quick { 100 } else { 1000 };
 
     eprint!("observing, 60-byte frames ");
     let ratio = statistics::compare(
         options.pairs(),
-        || taps::write_cost(&a, &mut b, &small, 200, bursts),
-        || taps::write_cost(&c, &mut d, &small, 200, bursts),
+        || taps::write_cost(&a, &mut b, &mut small, 200, bursts),
+        || taps::write_cost(&c, &mut d, &mut small_too, 200, bursts),
     )?;
     let what = "tap to tap, 60-byte frame, CPU of the sender's write, flows accounted against verdicts alone";
     rows.push(Row::ratio("bench:observing-60", what, "ns", Bound::AtMost(1.12), ratio));
@@ -154,8 +158,8 @@ fn observing_rows(options: &Options, weft: &Path, rows: &mut Vec<Row>) -> Result
     eprint!("observing, 64 KiB super-frames ");
     let ratio = statistics::compare(
         options.pairs(),
-        || taps::write_cost(&a, &mut b, &large, 16, bursts / 2),
-        || taps::write_cost(&c, &mut d, &large, 16, bursts / 2),
+        || taps::write_cost(&a, &mut b, &mut large, 16, bursts / 2),
+        || taps::write_cost(&c, &mut d, &mut large_too, 16, bursts / 2),
     )?;
     let what = "tap to tap, 64 KiB GSO frame, CPU of the sender's write, flows accounted against verdicts alone";
     rows.push(Row::ratio("bench:observing-gso", what, "ns", Bound::AtMost(1.02), ratio));
@@ -181,14 +185,15 @@ fn full_row(options: &Options, weft: &Path, rows: &mut Vec<Row>) -> Result<()> {
     let theirs = System::start(options.kind(Kind::WeftVerdicts), weft, "l")?;
     let (a, mut b) = tap::acquainted(&ours)?;
     let (c, mut d) = tap::acquainted(&theirs)?;
-    let frame = tap::small(a.mac(), b.mac());
+    let mut frame = tap::small(a.mac(), b.mac());
+    let mut frame_too = frame.clone();
     let bursts = if options.quick { 100 } else { 1000 };
     eprint!("observing, 300,000 flows in a table for fewer ");
     let (mut one, mut other) = (0, 0);
     let ratio = statistics::compare(
         options.pairs(),
-        || taps::flows_cost(&a, &mut b, &frame, 200, bursts, &mut one),
-        || taps::flows_cost(&c, &mut d, &frame, 200, bursts, &mut other),
+        || taps::flows_cost(&a, &mut b, &mut frame, 200, bursts, &mut one),
+        || taps::flows_cost(&c, &mut d, &mut frame_too, 200, bursts, &mut other),
     )?;
     let what = "tap to tap, 60-byte frame of another flow each time, 300,000 of them in a table that is full, against verdicts alone";
     rows.push(Row::ratio("bench:observing-full", what, "ns", Bound::AtMost(1.18), ratio));
@@ -288,20 +293,25 @@ fn first_row(options: &Options, weft: &Path) -> Result<Row> {
 
 fn idle_rows(options: &Options, weft: &Path, rows: &mut Vec<Row>) -> Result<()> {
     eprintln!("idle with 100 ports");
-    let idle = idle::measure(weft, Duration::from_secs(if options.quick { 3 } else { 20 }))?;
-    rows.push(Row::value(
-        "bench:idle-cpu",
-        "idle daemon with 100 ports, processor",
-        "%",
-        Bound::AtMost(0.1),
-        idle.cpu_percent,
-    ));
-    rows.push(Row::value(
-        "bench:idle-rss",
-        "idle daemon with 100 ports, resident memory",
-        "MiB",
-        Bound::AtMost(30.0),
-        idle.rss_mib,
-    ));
+    let idle = scale::measure(weft, 100, Duration::from_secs(if options.quick { 3 } else { 20 }))?;
+    let what = "idle daemon with 100 ports, processor";
+    rows.push(Row::value("bench:idle-cpu", what, "%", Bound::AtMost(0.1), idle.cpu_percent));
+    let what = "idle daemon with 100 ports, resident memory";
+    rows.push(Row::value("bench:idle-rss", what, "MiB", Bound::AtMost(30.0), idle.rss_mib));
+    Ok(())
+}
+
+/// The same with a thousand ports, and what a scrape costs then.
+fn scale_rows(options: &Options, weft: &Path, rows: &mut Vec<Row>) -> Result<()> {
+    eprintln!("1,000 ports");
+    let scale = scale::measure(weft, 1000, Duration::from_secs(if options.quick { 3 } else { 20 }))?;
+    let what = "1,000 ports of a configuration, from the daemon's start until all are attached";
+    rows.push(Row::value("bench:scale-attach", what, "s", Bound::AtMost(25.0), scale.attach_s));
+    let what = "idle daemon with 1,000 ports, processor";
+    rows.push(Row::value("bench:scale-cpu", what, "%", Bound::AtMost(0.5), scale.cpu_percent));
+    let what = "idle daemon with 1,000 ports, resident memory";
+    rows.push(Row::value("bench:scale-rss", what, "MiB", Bound::AtMost(100.0), scale.rss_mib));
+    let what = "1,000 ports, processor time of the daemon per scrape";
+    rows.push(Row::value("bench:scale-scrape", what, "ms", Bound::AtMost(50.0), scale.scrape_ms));
     Ok(())
 }

@@ -48,24 +48,24 @@ impl System {
                 namespace.ip("link set br0 up")?;
                 None
             }
-            Kind::Weft => Some(Weft::start(binary, &namespace, slot, "kernel", None)?),
+            Kind::Weft => Some(Weft::start(binary, &namespace, slot, ["kernel", "off"], None)?),
             Kind::WeftVerdicts | Kind::WeftSmallTable => {
                 let file = std::env::temp_dir().join(format!("weftbench-{}{slot}.toml", std::process::id()));
                 let flows = if kind == Kind::WeftVerdicts { "enabled = false" } else { "max = 65536" };
                 std::fs::write(&file, format!("[flows]\n{flows}\n"))?;
-                let started = Weft::start(binary, &namespace, slot, "kernel", Some(&file));
+                let started = Weft::start(binary, &namespace, slot, ["kernel", "off"], Some(&file));
                 std::fs::remove_file(&file)?;
                 Some(started?)
             }
-            Kind::WeftUserspace => Some(Weft::start(binary, &namespace, slot, "userspace", None)?),
+            Kind::WeftUserspace => Some(Weft::start(binary, &namespace, slot, ["userspace", "off"], None)?),
         };
         Ok(Self { weft, namespace })
     }
 
-    /// Starts Weft with a configuration file.
-    pub fn configured(binary: &Path, slot: &str, file: &Path) -> Result<Self> {
+    /// Starts Weft with a configuration file; metrics are served at an address in its namespace.
+    pub fn configured(binary: &Path, slot: &str, file: &Path, metrics: &str) -> Result<Self> {
         let namespace = Namespace::new(slot)?;
-        let weft = Weft::start(binary, &namespace, slot, "kernel", Some(file))?;
+        let weft = Weft::start(binary, &namespace, slot, ["kernel", metrics], Some(file))?;
         Ok(Self { weft: Some(weft), namespace })
     }
 
@@ -128,13 +128,19 @@ impl System {
 }
 
 impl Weft {
-    fn start(binary: &Path, namespace: &Namespace, slot: &str, datapath: &str, file: Option<&Path>) -> Result<Self> {
+    fn start(
+        binary: &Path,
+        namespace: &Namespace,
+        slot: &str,
+        [datapath, metrics]: [&str; 2],
+        file: Option<&Path>,
+    ) -> Result<Self> {
         // At most 15 characters, because it names the punt tap.
         let name = format!("wb{}{slot}", std::process::id() % 100_000);
         let state = Folder(std::env::temp_dir().join(format!("weftbench-{name}")));
         let mut command = Command::new(binary);
         command.args(["--name", &name, "run", "--datapath", datapath, "--on-stop", "remove", "--log-level", "error"]);
-        command.args(["--metrics", "off"]).arg("--state-dir").arg(&state.0);
+        command.args(["--metrics", metrics]).arg("--state-dir").arg(&state.0);
         if let Some(file) = file {
             command.arg("-c").arg(file);
         }

@@ -13,8 +13,8 @@ use super::systems::System;
 use super::tap::{self, Station};
 
 /// CPU nanoseconds per write: one pinned thread writes a burst, then drains the other tap. No wake-ups, no second
-/// processor. Every frame must arrive. A stream goes on: no byte of it is sent twice.
-pub fn write_cost(a: &Station, b: &mut Station, frame: &[u8], burst: usize, bursts: u32) -> Result<f64> {
+/// processor. Every frame must arrive. A stream goes on, from one call to the next: no byte of it is sent twice.
+pub fn write_cost(a: &Station, b: &mut Station, frame: &mut [u8], burst: usize, bursts: u32) -> Result<f64> {
     cost_of(a, b, frame, burst, bursts, tap::advance)
 }
 
@@ -22,7 +22,7 @@ pub fn write_cost(a: &Station, b: &mut Station, frame: &[u8], burst: usize, burs
 pub fn flows_cost(
     a: &Station,
     b: &mut Station,
-    frame: &[u8],
+    frame: &mut [u8],
     burst: usize,
     bursts: u32,
     flow: &mut u32,
@@ -38,20 +38,19 @@ pub fn flows_cost(
 fn cost_of(
     a: &Station,
     b: &mut Station,
-    frame: &[u8],
+    frame: &mut [u8],
     burst: usize,
     bursts: u32,
     mut next: impl FnMut(&mut [u8]) + Send,
 ) -> Result<f64> {
     let bytes = frame.len() - tap::VNET_BYTES;
-    let mut frame = frame.to_vec();
     let cpu = pinned(0, || {
         let mut cpu = 0;
         for _ in 0..bursts {
             let start = tap::cpu_ns();
             for _ in 0..burst {
-                a.send(&frame)?;
-                next(&mut frame);
+                a.send(frame)?;
+                next(frame);
             }
             cpu += tap::cpu_ns() - start;
             let arrived = b.drain(bytes)?;

@@ -63,6 +63,33 @@ fn a_flow_that_is_dead_is_left_alone_and_its_tuple_goes_on_beside_it() {
 }
 
 #[test]
+fn the_second_life_is_found_when_the_first_is_deleted_and_not_looked_for_when_there_is_none() {
+    let test = "flow_lives::the_second_life_is_found_when_the_first_is_deleted_and_not_looked_for_when_there_is_none";
+    let Some(lab) = enter(test) else { return };
+    let mut bench = Bench::new(&lab);
+    bench.settings(|settings| settings.flow_closed_jiffies = SOON);
+    let alternates = |bench: &Bench| {
+        let used = bench.reflex.buckets(switch_common::PortId::new(1).unwrap()).unwrap().alternates_used;
+        (used, bench.reflex.brain().port(1).alternates_freed.get())
+    };
+    bench.send(1, &Segment::at(1, 1).flags(TCP_ACK | TCP_FIN).over_ipv4());
+    let (key, _) = bench.flow();
+    assert_eq!(alternates(&bench), (0, 0));
+    bench.outlive();
+    bench.send(1, &Segment::at(2, 1).over_ipv4());
+    assert_eq!(alternates(&bench), (1, 0));
+    bench.free([key]);
+    bench.send(1, &Segment::at(3, 1).over_ipv4());
+    let (found, value) = bench.flow();
+    assert_eq!((found, value.frames), (other_life(key), 2));
+    bench.free([found]);
+    assert_eq!(alternates(&bench), (1, 1));
+    bench.send(1, &Segment::at(4, 1).over_ipv4());
+    assert_eq!((bench.flow().0, bench.sums().frames), (key, 4));
+    bench.balance();
+}
+
+#[test]
 fn a_flow_that_has_ended_dies_sooner() {
     let Some(lab) = enter("flow_lives::a_flow_that_has_ended_dies_sooner") else { return };
     let mut bench = Bench::new(&lab);
