@@ -166,13 +166,18 @@ impl<M: Medium, C: VerdictCache> Loop<M, C> {
                 account.flooded.add(1);
                 account.flood_eligible.add(self.egress.len() as u64);
                 self.brain.port(0).flood_eligible.add(self.egress.len() as u64);
+                self.brain.port(0).flood_copies.add(self.egress.len() as u64);
                 for egress in &self.egress {
                     self.brain.port(egress.index()).flood_copies.add(1);
-                    self.brain.port(0).flood_copies.add(1);
-                    if let Err(reason) =
-                        deliver(&mut self.medium, &self.tables, &self.brain, &self.buffer, &frame, *egress)
-                    {
-                        see(&mut self.witness, &self.buffer, (*egress, Way::Egress, reason), now);
+                }
+                let all_fit = self.tables.flood_ports(ingress).all(|port| forwarding::fits(port, &frame));
+                if !(all_fit && flood(&mut self.medium, &self.tables, &self.brain, &self.buffer, &frame, ingress)) {
+                    for egress in &self.egress {
+                        if let Err(reason) =
+                            deliver(&mut self.medium, &self.tables, &self.brain, &self.buffer, &frame, *egress)
+                        {
+                            see(&mut self.witness, &self.buffer, (*egress, Way::Egress, reason), now);
+                        }
                     }
                 }
             }
@@ -277,6 +282,30 @@ fn see(
     if let Some(witness) = witness {
         witness.see(port, way, reason, buffer.frame(), now);
     }
+}
+
+/// Has the kernel half make the copies of a flooded frame, where the medium can; whether it could. Copies are booked before they are made,
+/// as in [`deliver`]: what a killed brain has booked and not written is found by the next one.
+fn flood<M: Medium>(
+    medium: &mut M,
+    tables: &Tables,
+    brain: &BrainPage,
+    buffer: &FrameBuffer,
+    frame: &Frame<'_>,
+    ingress: PortId,
+) -> bool {
+    if !medium.floods() {
+        return false;
+    }
+    for port in tables.flood_ports(ingress) {
+        brain.port(port.id.index()).copies.add(1);
+    }
+    if medium.flood(buffer, ingress).is_err() {
+        for port in tables.flood_ports(ingress) {
+            brain.port(port.id.index()).drop_frame(Way::Egress, DropReason::InjectFailed, frame.len_bytes());
+        }
+    }
+    true
 }
 
 /// Hands one copy to a port, or books why not.

@@ -220,12 +220,7 @@ fn decode_one(at: usize, raw: Raw) -> Result<Instruction, String> {
                 0x40 => Comparison::AnyBit,
                 _ => return Err(unknown()),
             };
-            Ok(Instruction::Branch(
-                comparison,
-                operand,
-                next + usize::from(jump_true),
-                next + usize::from(jump_false),
-            ))
+            Ok(Instruction::Branch(comparison, operand, next + usize::from(jump_true), next + usize::from(jump_false)))
         }
         // RET
         0x06 => match code & 0x18 {

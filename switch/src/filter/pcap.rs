@@ -138,7 +138,12 @@ pub(super) struct PacketHeader {
 #[cfg(test)]
 impl Pcap {
     /// What libpcap's own interpreter says of frames, each with the length that it had.
-    pub(super) fn judge(&self, raw: &[Raw], frames: &mut dyn Iterator<Item = (&[u8], u32)>, mut each: impl FnMut(bool)) {
+    pub(super) fn judge(
+        &self,
+        raw: &[Raw],
+        frames: &mut dyn Iterator<Item = (&[u8], u32)>,
+        mut each: impl FnMut(bool),
+    ) {
         let mut raw = raw.to_vec();
         let program = RawProgram { length: raw.len().try_into().unwrap(), instructions: raw.as_mut_ptr() };
         for (bytes, length) in frames {

@@ -6,7 +6,17 @@
 
 /// What may be missing behind a viable beginning.
 const ENDINGS: [&str; 12] = [
-    "", " ip", " 1", " 198.18.0.1", " port 1", " 02:00:00:00:00:01", " 198.18.0.0/15", " 1-2", " = 1", "0] = 1", "] = 1",
+    "",
+    " ip",
+    " 1",
+    " 198.18.0.1",
+    " port 1",
+    " 02:00:00:00:00:01",
+    " 198.18.0.0/15",
+    " 1-2",
+    " = 1",
+    "0] = 1",
+    "] = 1",
     " proto 1",
 ];
 /// Tokens looked at: each costs up to a dozen compilations.

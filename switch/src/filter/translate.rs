@@ -80,7 +80,9 @@ pub struct Wanted<'a> {
 #[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
 pub enum TranslateError {
     /// A jump in it would be too far for the kernel.
-    #[error("the filter is too long to be run in the kernel; make it shorter, for instance with networks instead of hosts")]
+    #[error(
+        "the filter is too long to be run in the kernel; make it shorter, for instance with networks instead of hosts"
+    )]
     TooLong,
 }
 
@@ -178,9 +180,8 @@ impl Translator {
         code.load(Width::Word, R9, R6, context::DATA);
         code.load(Width::Word, R1, R6, context::DATA_END);
         code.store(Width::Double, R10, END, R1);
-        let uses_memory = |instruction: &Instruction| {
-            matches!(instruction, Instruction::LoadMemory(_) | Instruction::IndexMemory(_))
-        };
+        let uses_memory =
+            |instruction: &Instruction| matches!(instruction, Instruction::LoadMemory(_) | Instruction::IndexMemory(_));
         if program.instructions.iter().any(uses_memory) {
             (0..8).for_each(|pair| code.store_zero(Width::Double, R10, MEMORY + 8 * pair));
         }

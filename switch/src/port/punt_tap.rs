@@ -19,7 +19,7 @@ use std::io::{self, IoSlice, IoSliceMut};
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 
 use rustix::io::Errno;
-use switch_common::{PUNT_EPOCH_BIT, PUNT_ID_MASK, PUNT_TPID, PortId};
+use switch_common::{FLOOD_ID, PUNT_EPOCH_BIT, PUNT_ID_MASK, PUNT_TPID, PortId};
 
 use super::medium::{FrameBuffer, Medium, TransmitError};
 use super::spec::IfName;
@@ -178,10 +178,22 @@ impl Medium for PuntTap {
     }
 
     fn transmit(&mut self, frame: &FrameBuffer, egress: PortId) -> Result<(), TransmitError> {
-        let header = shifted(frame.offload.0, Shift::TagIn).0;
-        let [tpid_high, tpid_low] = PUNT_TPID.to_be_bytes();
-        let [id_high, id_low] = egress.get().to_be_bytes();
-        let tag = [tpid_high, tpid_low, id_high, id_low];
+        self.write(frame, &[tag(egress.get())])
+    }
+
+    fn floods(&self) -> bool {
+        true
+    }
+
+    fn flood(&mut self, frame: &FrameBuffer, ingress: PortId) -> Result<(), TransmitError> {
+        self.write(frame, &[tag(FLOOD_ID), tag(ingress.get())])
+    }
+}
+
+impl PuntTap {
+    /// Writes a frame with tags of ours in front of its type.
+    fn write(&self, frame: &FrameBuffer, tags: &[[u8; TAG_BYTES]]) -> Result<(), TransmitError> {
+        let header = tags.iter().fold(frame.offload.0, |header, _| shifted(header, Shift::TagIn).0);
         let Some((addresses, rest)) = frame.frame().split_at_checked(ADDRESSES_BYTES) else {
             return Err(TransmitError::Refused(libc::EINVAL));
         };
@@ -193,7 +205,7 @@ impl Medium for PuntTap {
         let vectors = [
             IoSlice::new(&header),
             IoSlice::new(addresses),
-            IoSlice::new(&tag),
+            IoSlice::new(tags.as_flattened()),
             IoSlice::new(rest),
             IoSlice::new(padding),
         ];
@@ -201,6 +213,12 @@ impl Medium for PuntTap {
             .map(drop)
             .map_err(|error| TransmitError::Refused(error.raw_os_error()))
     }
+}
+
+/// A tag of ours.
+fn tag(content: u16) -> [u8; TAG_BYTES] {
+    let [[tpid_high, tpid_low], [high, low]] = [PUNT_TPID, content].map(u16::to_be_bytes);
+    [tpid_high, tpid_low, high, low]
 }
 
 #[derive(Clone, Copy)]

@@ -238,7 +238,10 @@ impl Watchers {
     }
 
     fn reset(&mut self, bit: u8) -> Result<(), ReflexError> {
-        let zero = vec![SessionCounts::default(); aya::util::nr_cpus().map_err(|(_, source)| ReflexError::map("SESSION_COUNTS")(source))?];
+        let zero = vec![
+            SessionCounts::default();
+            aya::util::nr_cpus().map_err(|(_, source)| ReflexError::map("SESSION_COUNTS")(source))?
+        ];
         let zero = zero.try_into().map_err(ReflexError::map("SESSION_COUNTS"))?;
         self.counts.set(bit.into(), zero, 0).map_err(ReflexError::map("SESSION_COUNTS"))?;
         self.target_drops.set(bit.into(), DropCell::default(), 0).map_err(ReflexError::map("TARGET_DROPS"))
@@ -328,7 +331,8 @@ impl Reflex {
             watchers.reset(bit)?;
         }
         for bit in 0..SESSIONS_MAX as u8 {
-            let session = sessions.get(&bit).map_or(Session { kind: SESSION_NONE, ..Session::default() }, Wish::session);
+            let session =
+                sessions.get(&bit).map_or(Session { kind: SESSION_NONE, ..Session::default() }, Wish::session);
             watchers.table.set(bit.into(), session, 0).map_err(ReflexError::map("SESSIONS"))?;
         }
         watchers.swap(&program)?;
