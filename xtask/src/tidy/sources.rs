@@ -33,9 +33,8 @@ pub fn sleeps(texts: &[Text]) -> Faults {
     let mut faults = Vec::new();
     for text in rust(texts) {
         let is_wait = text.path.starts_with("tests/harness/") && text.text.contains("deadline");
-        let is_test =
-            text.path.starts_with("tests/") || text.path.contains("/tests/") || text.path.ends_with("/tests.rs");
-        let tests_from = if is_test { Some(0) } else { text.text.find("#[cfg(test)]\nmod tests {") };
+        let tests_from =
+            if text.path.starts_with("tests/") { Some(0) } else { text.text.find("#[cfg(test)]\nmod tests {") };
         let Some(from) = tests_from.filter(|_| !is_wait) else { continue };
         let first = text.text.get(..from).unwrap_or_default().lines().count();
         for (number, line) in text.text.lines().enumerate().skip(first) {
