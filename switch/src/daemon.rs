@@ -117,6 +117,10 @@ async fn serve(runtime: &Runtime) -> Result<()> {
     outlets.extend(history.iter().map(|history| Box::new(history.outlet()) as Box<dyn Outlet>));
     let observer = observe(runtime, &reflex, &saved.ports, outlets, notes.clone())?;
     let events = Events::new(runtime.names.told);
+    // Before the first one is told.
+    if let Some(history) = &history {
+        events.keep_with(history.keeper());
+    }
     let sighted = sightings.tally();
     let clerk = clerk::Setup {
         heard: reflex.heard(),

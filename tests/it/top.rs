@@ -60,7 +60,7 @@ fn fits(screen: &str, columns: usize, rows: usize) -> Result<()> {
 }
 
 in_every_mode! {
-    fn a_person_sees_ports_conversations_drops_and_stations(arena, mode) {
+    fn a_person_sees_ports_conversations_drops_stations_and_events(arena, mode) {
         let daemon = Daemon::start(arena, mode)?;
         let (one, other) = (Container::new(&daemon, 1)?, Container::new(&daemon, 2)?);
         let stranger = topology::station(&daemon, "web1")?;
@@ -115,6 +115,19 @@ in_every_mode! {
         let mac = frames::station(7).to_string();
         let screen = terminal.until_shows(&mac)?;
         ensure!(row(&screen, &mac)?.contains("web1") && row(&screen, &mac)?.contains("learnt"), "{screen}");
+
+        // The station that was heard first a moment ago, above what happened before.
+        terminal.press("5")?;
+        let screen = terminal.until_shows(&format!("new station {mac} at port web1"))?;
+        fits(&screen, 80, 24)?;
+        ensure!(row(&screen, "TIME")?.split_whitespace().eq(["TIME", "KIND", "PORT", "WHAT"]), "{screen}");
+        ensure!(row(&screen, &mac)?.contains(" new_station") && row(&screen, &mac)?.contains(" web1 "), "{screen}");
+        let at = |word: &str| screen.lines().position(|line| line.contains(word));
+        ensure!(at(&mac) < at("at port c1") && at("at port c1").is_some(), "{screen}");
+        terminal.press("/web1 new_station\r")?;
+        terminal.until("what was looked for", |screen| !screen.contains("port c1") && screen.contains(&mac))?;
+        terminal.press(ENTER)?;
+        terminal.until("its conversations", |screen| screen.contains("SOURCE") && screen.contains(&format!("/{mac}")))?;
 
         terminal.press("q")?;
         ensure!(terminal.end(wait::SOON)? == Some(0));

@@ -318,8 +318,8 @@ impl Control for Fake {
         self.world().events.subscribe()
     }
 
-    fn recent_events(&self, filter: &EventFilter, last: usize) -> Vec<Arc<Event>> {
-        self.world().events.recent(filter, last)
+    async fn recent_events(&self, filter: EventFilter, last: usize) -> Result<Vec<Arc<Event>>, ControlError> {
+        Ok(self.world().events.recent(&filter, last))
     }
 
     fn events_lagged(&self, events: u64) {

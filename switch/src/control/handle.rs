@@ -328,8 +328,14 @@ impl api::Control for Handle {
         self.events.subscribe()
     }
 
-    fn recent_events(&self, filter: &EventFilter, last: usize) -> Vec<Arc<Event>> {
-        self.events.recent(filter, last)
+    async fn recent_events(&self, filter: EventFilter, last: usize) -> Result<Vec<Arc<Event>>, ControlError> {
+        match &self.history {
+            Some(history) => {
+                let told = self.events.told(&filter, last);
+                history.complete_events(told, filter, last).await.map_err(failed)
+            }
+            None => Ok(self.events.recent(&filter, last)),
+        }
     }
 
     fn events_lagged(&self, events: u64) {
