@@ -275,6 +275,8 @@ impl Control for Fake {
             tables: Tables::new(FdbLimits::default()),
             of_sender: world.records.clone(),
             of_receiver: world.records.clone(),
+            holders: Vec::new(),
+            events: world.events.recent(&EventFilter::default(), usize::MAX),
             drops: world.drops.clone(),
             now: Nanos::default(),
         };

@@ -280,9 +280,14 @@ impl api::Control for Handle {
                 control.commands.clone(),
             )
         };
+        let mut holders = Vec::new();
+        for address in [&question.from, &question.to].into_iter().filter_map(|asked| explain::address_of(asked)) {
+            holders.extend(self.clerk.who(Subject::Address(address), None).await);
+        }
+        let events = self.events.recent(&EventFilter::default(), usize::MAX);
         let stations = self.stations().await;
         let tables = *commands.ask(Command::Tables).await?;
-        let facts = Facts { ports, stations, tables, of_sender, of_receiver, drops, now: now() };
+        let facts = Facts { ports, stations, tables, of_sender, of_receiver, holders, events, drops, now: now() };
         explain::explain(&question, &facts, |key| Ok(pairs.of(&[key])?.remove(&key)))
     }
 

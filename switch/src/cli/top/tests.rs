@@ -177,7 +177,7 @@ fn the_latest_events_come_first_and_no_more_than_the_screen_has_use_for() {
     populate(&daemon);
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
     let mut app = at(View::Events);
-    let mut look = |app: &mut App| {
+    let look = |app: &mut App| {
         let question = app.question();
         let answer = runtime.block_on(ask::ask(daemon.client(), question.clone())).unwrap();
         app.answered(&question, Ok(answer), Timestamp::now());
