@@ -126,11 +126,13 @@ fn variables(prometheus: &Prometheus, boards: &[Board]) -> Result<()> {
             let inner =
                 query.strip_prefix("label_values(").and_then(|rest| rest.strip_suffix(')')).context("a call")?;
             let (series, label) = inner.rsplit_once(", ").context("two arguments")?;
-            let data = prometheus.ask(&format!("label/{label}/values"), &[("match[]", series)])?;
+            let mut data = prometheus.ask(&format!("label/{label}/values"), &[("match[]", series)])?;
+            // The passer-by, who may have been there when Prometheus looked.
+            data.as_array_mut().context("a list")?.retain(|value| label != "port" || value != "z");
             let wanted = match label {
                 "job" => serde_json::json!(["weft"]),
                 "instance" => serde_json::json!([scrape::ADDRESS]),
-                "port" => serde_json::json!(["a", "b", "c1", "c2", "z"]),
+                "port" => serde_json::json!(["a", "b", "c1", "c2"]),
                 other => anyhow::bail!("{}: nobody knows what ${other} should offer", board.file),
             };
             ensure!(data == wanted, "{}: {query} offers {data}", board.file);
