@@ -288,15 +288,16 @@ pub(super) const STATIONS: &[Column<StationInfo>] = &[
 pub(super) const EVENTS: &[Column<Event>] = &[
     Column::words("TIME", 8, 8, |event: &Event| event.time.strftime("%H:%M:%S").to_string(), By::There("time"))
         .descending(),
-    Column::words("KIND", 17, 18, |event: &Event| event.kind.to_string(), By::There("kind")),
+    Column::words("KIND", 17, 17, |event: &Event| event.kind.to_string(), By::There("kind")),
     Column::words(
         "PORT",
         10,
-        20,
+        10,
         |event: &Event| event.port.clone().unwrap_or_else(|| "-".to_owned()),
         By::There("port"),
-    ),
-    Column::words("WHAT", 42, 200, Event::sentence, By::There("time")).descending(),
+    )
+    .extra(),
+    Column::words("WHAT", 20, 200, Event::sentence, By::There("time")).descending(),
 ];
 
 fn a_second(row: &PortRow, rate: fn(&PortRates) -> u64) -> String {
