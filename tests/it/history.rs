@@ -177,7 +177,8 @@ fn a_full_disk_costs_what_was_to_be_kept_and_neither_traffic_nor_metrics() {
         Disk::empty()?;
         wait::until_true("it goes on", wait::SOON, || {
             talk(&a, &b, 30..40)?;
-            Ok(status(&daemon)?["problem"].is_null())
+            // Who asks waits until all that was offered before is written or lost.
+            Ok(flows(&daemon, "--since 1h").is_ok() && status(&daemon)?["problem"].is_null())
         })?;
         let lost = Scrape::now()?.value(LOST)?;
         talk(&a, &b, 50..60)?;
