@@ -1,9 +1,12 @@
 //! `apply`, reload, `check` and `export`: all or nothing, and nothing lost on the way.
 
 use std::fs;
+use std::time::{Duration, Instant};
 
 use anyhow::{Result, ensure};
+use etherparse::PacketBuilder;
 use weft_tests::frames::{self, Builder, MacAddr};
+use weft_tests::scrape::Scrape;
 use weft_tests::stream::Stream;
 use weft_tests::{Arena, Cli, Daemon, Mode, Namespace, Need, Station, topology, wait};
 
@@ -244,6 +247,50 @@ fn a_container_whose_namespace_is_back_is_attached_again_by_apply() {
         let _again = Namespace::new("blue")?;
         daemon.cli().run(&format!("apply {FILE}"))?;
         daemon.until_state("blue", "up", wait::SOON)?;
+        daemon.stop(arena)
+    });
+}
+
+/// How long a hundred ports may take to go, on a machine that others use, too.
+const GONE_WITHIN: Duration = Duration::from_secs(20);
+
+#[test]
+fn a_hundred_ports_go_at_once_over_a_full_flow_table() {
+    Arena::run(&[Need::Bpf], |arena| {
+        const FLOWS: u16 = 700;
+        let ports: Vec<String> = (0..100).map(|number| format!("p{number}")).collect();
+        let all: Vec<&str> = ports.iter().map(String::as_str).chain(["server"]).collect();
+        let stations = ports.iter().map(|name| Station::plain(name)).collect::<Result<Vec<_>>>()?;
+        let server = Station::plain("server")?;
+        let flows = "[flows]\nmax = 65536\nper_port = 65536\n";
+        fs::write(FILE, format!("{flows}{}", file_of(&all)))?;
+        let daemon = Daemon::start_with(arena, "weft0", Mode::Kernel, &["-c", FILE])?;
+        all.iter().try_for_each(|name| daemon.until_state(name, "up", wait::SOON).map(drop))?;
+        // Its station is known, so that nothing is flooded.
+        server.send(&Builder::new(frames::station(999), MacAddr::BROADCAST).number(1).build())?;
+        stations.iter().try_for_each(|station| {
+            station.receive_until(wait::SOON, |frame| frames::number_of(frame) == Some(1)).map(drop)
+        })?;
+        for (number, station) in (1..).zip(&stations) {
+            for port in 1..=FLOWS {
+                let to = PacketBuilder::ethernet2(frames::station(number).0, frames::station(999).0);
+                let mut frame = Vec::new();
+                to.ipv4([198, 18, 0, 101], [198, 18, 0, 102], 64).udp(port, 9).write(&mut frame, &[0; 40])?;
+                station.send(&frame)?;
+            }
+            server.drain()?;
+        }
+        let kept = || Scrape::now()?.value("weft_map_entries{map=\"flows\"}");
+        wait::until_true("the table is full", wait::SOON, || Ok(kept()? > 60_000.0))?;
+        let before = kept()?;
+        fs::write("/run/next.toml", format!("{flows}{}", file_of(&["server"])))?;
+        let began = Instant::now();
+        daemon.cli().run("apply /run/next.toml --prune")?;
+        let removed = began.elapsed();
+        ensure!(names(&daemon)? == ["server"], "{:?}", names(&daemon)?);
+        wait::until_true("their flows are gone", GONE_WITHIN, || Ok(kept()? < 100.0))?;
+        println!("{before} flows, 100 ports: removed in {removed:?}, their flows in {:?}", began.elapsed());
+        ensure!(removed < GONE_WITHIN, "{removed:?}");
         daemon.stop(arena)
     });
 }

@@ -20,13 +20,9 @@ mod traffic;
 
 use anyhow::{Result, ensure};
 use serde_json::{Value, json};
-use weft::metrics::declared;
 use weft_tests::{Arena, Mode, Need};
 
 use board::Board;
-
-/// Metrics that the dashboards are ahead of, with their labels: as long as no room declares one, its queries need no answer.
-const AWAITED: [(&str, &[&str]); 2] = [("weft_events_total", &["kind"]), ("weft_port_dormant", &["port"])];
 
 /// What is wrong with a dashboard: the rule, and what it says.
 fn faults(board: &Board) -> Vec<(&'static str, String)> {
@@ -98,12 +94,6 @@ fn a_broken_dashboard_is_found_by_the_rule_it_breaks() -> Result<()> {
     let untried: Vec<_> = lint::RULES.iter().filter(|(name, _)| !tried(name)).map(|(name, _)| name).collect();
     ensure!(untried.is_empty(), "no negative test: {untried:?}");
     Ok(())
-}
-
-/// Whether a query needs a metric that no room declares.
-fn awaits(expr: &str) -> bool {
-    let is_told = |metric: &str| declared::ALL.iter().any(|about| about.name == metric);
-    AWAITED.iter().any(|(metric, _)| expr.contains(metric) && !is_told(metric))
 }
 
 #[test]

@@ -108,6 +108,56 @@ in_every_mode! {
         daemon.stop(arena)
     }
 
+    fn what_happened_before_a_stop_and_before_a_kill_is_found_once_by_time_kind_and_port(arena, mode) {
+        let mut daemon = Daemon::start(arena, mode)?;
+        let (a, b) = (topology::station(&daemon, "a")?, topology::station(&daemon, "b")?);
+        let mac = frames::station(1).to_string();
+        a.send(&from(1))?;
+        until_told(&daemon, "new_station", &[("mac", &mac), ("port", "a")])?;
+        b.send(&from(1))?;
+        until_told(&daemon, "station_moved", &[("mac", &mac), ("port", "b"), ("other_port", "a")])?;
+        let all = |daemon: &Daemon, words: &str| daemon.cli().json::<Vec<Value>>(&format!("events {words}"));
+        let ours = |events: Vec<Value>| events.into_iter().filter(|event| event["mac"] == mac).collect::<Vec<_>>();
+        // Memory and file have both of them; they are told once.
+        let before = ours(all(&daemon, "--since 1h")?);
+        ensure!(before.len() == 2 && before == ours(all(&daemon, "")?), "{before:#?}");
+        daemon.terminate()?;
+        daemon.launch()?;
+        ensure!(ours(all(&daemon, "")?).is_empty(), "memory knows what an earlier daemon told");
+        ensure!(ours(all(&daemon, "--since 1h")?) == before);
+        // One more, which a question has written before the daemon is killed.
+        topology::attach(&daemon, "a")?;
+        let other = frames::station(2).to_string();
+        wait::until_true("it is heard", wait::SOON, || {
+            a.send(&from(2))?;
+            Ok(all(&daemon, "--kind new_station --port a")?.iter().any(|event| event["mac"] == other))
+        })?;
+        let told = all(&daemon, "--since 1h")?;
+        daemon.kill()?;
+        daemon.launch()?;
+        let kept = all(&daemon, "--since 1h")?;
+        ensure!(told.iter().all(|event| kept.iter().filter(|it| *it == event).count() == 1), "{told:#?}\n{kept:#?}");
+        ensure!(ours(kept) == before);
+        for (words, count) in [
+            ("--since 1h --kind station_moved", 1),
+            ("--since 1h --kind station_moved --kind new_station", 2),
+            ("--since 1h --kind station_moved --port a", 1),
+            ("--since 1h --kind new_station --port a", 1),
+            ("--since 1h --kind new_station --port b", 0),
+            ("--since 1h --until 30m", 0),
+            ("--until 1970-01-02T00:00:00Z", 0),
+            ("--since 2099-01-01T00:00:00Z", 0),
+        ] {
+            let found = ours(all(&daemon, words)?);
+            ensure!(found.len() == count, "{words}: {found:#?}");
+        }
+        for words in ["events -f --since 1h", "events --since yesterday"] {
+            ensure!(daemon.cli().refused(words)?.code == 2, "{words}");
+        }
+        ensure!(Scrape::now()?.value("weft_observation_lost_total{stage=\"history\"}")? < 0.5);
+        daemon.stop(arena)
+    }
+
     fn an_address_that_two_claim_is_told_and_who_says_who_they_are(arena, mode) {
         let mut daemon = Daemon::start(arena, mode)?;
         let (one, two, three) = (Container::new(&daemon, 1)?, Container::new(&daemon, 2)?, Container::new(&daemon, 3)?);

@@ -111,6 +111,40 @@ in_every_mode! {
         daemon.stop(arena)
     }
 
+    fn an_ip_address_is_whose_the_register_says_also_after_a_restart(arena, mode) {
+        let mut daemon = Daemon::start(arena, mode)?;
+        let (a, b) = pair(&daemon)?;
+        // Station 2 says that it has the address, and never sends a packet with it.
+        let mac = frames::station(2);
+        let claim = [&[0, 1, 8, 0, 6, 4, 0, 1][..], &mac.0, &[198, 18, 0, 7], &[0; 6], &[198, 18, 0, 99]].concat();
+        b.send(&Builder::new(mac, frames::MacAddr([0xff; 6])).ethertype(0x0806).payload(&claim).build())?;
+        let said = wait::until("it is heard", wait::SOON, || {
+            let said = daemon.cli().output("-o json explain a 198.18.0.7")?;
+            Ok(said.status.success().then(|| serde_json::from_slice::<Value>(&said.stdout)).transpose()?)
+        })?;
+        ensure!(said["to"]["port"] == "b" && said["to"]["mac"] == mac.to_string(), "{said:#}");
+        ensure!(said["reachable"] == true, "{said:#}");
+        let told = |said: &Value, kind: &str| {
+            said["events"].as_array().is_some_and(|events| events.iter().any(|event| event["kind"] == kind))
+        };
+        let said = wait::until("what happened is told", wait::SOON, || {
+            let said = explain(&daemon, "a 198.18.0.7")?;
+            Ok(told(&said, "binding_new").then_some(said))
+        })?;
+        ensure!(said["events"].as_array().is_some_and(|events| events.len() <= 5), "{said:#}");
+        let words = daemon.cli().run("explain a 198.18.0.7")?;
+        ensure!(words.contains(&format!("198.18.0.7 is at {mac}, port b (arp).")), "{words}");
+        // Memory has no conversation of it, and no event; the register has it still.
+        daemon.terminate()?;
+        daemon.launch()?;
+        topology::attach(&daemon, "a")?;
+        topology::attach(&daemon, "b")?;
+        let said = explain(&daemon, "a 198.18.0.7")?;
+        ensure!(said["to"]["port"] == "b" && said["to"]["mac"] == mac.to_string(), "{said:#}");
+        drop((a, b));
+        daemon.stop(arena)
+    }
+
     fn a_question_teaches_the_switch_nothing(arena, mode) {
         let daemon = Daemon::start(arena, mode)?;
         let (a, b) = pair(&daemon)?;

@@ -60,7 +60,7 @@ fn fits(screen: &str, columns: usize, rows: usize) -> Result<()> {
 }
 
 in_every_mode! {
-    fn a_person_sees_ports_conversations_drops_and_stations(arena, mode) {
+    fn a_person_sees_ports_conversations_drops_stations_and_events(arena, mode) {
         let daemon = Daemon::start(arena, mode)?;
         let (one, other) = (Container::new(&daemon, 1)?, Container::new(&daemon, 2)?);
         let stranger = topology::station(&daemon, "web1")?;
@@ -87,9 +87,9 @@ in_every_mode! {
         let screen = terminal.until("what was looked for", |screen| screen.contains("/tcp 8080") && !screen.contains("icmp"))?;
         ensure!(screen.contains(" of "), "{screen}");
         terminal.press(ENTER)?;
-        let screen = terminal.until_shows("community_id 1:")?;
+        // The whole picture, its last line too.
+        let screen = terminal.until("all of it", |screen| screen.contains("community_id 1:") && screen.contains(" line "))?;
         fits(&screen, 80, 24)?;
-        ensure!(screen.contains(" line "), "{screen}");
         terminal.press(DOWN)?;
         terminal.until("a line further", |now| now.lines().nth(5) == screen.lines().nth(6))?;
         terminal.resize(100, 50)?;
@@ -115,6 +115,19 @@ in_every_mode! {
         let mac = frames::station(7).to_string();
         let screen = terminal.until_shows(&mac)?;
         ensure!(row(&screen, &mac)?.contains("web1") && row(&screen, &mac)?.contains("learnt"), "{screen}");
+
+        // The station that was heard first a moment ago, above what happened before.
+        terminal.press("5")?;
+        let screen = terminal.until_shows(&format!("new station {mac} at port web1"))?;
+        fits(&screen, 80, 24)?;
+        ensure!(row(&screen, "TIME")?.split_whitespace().eq(["TIME", "KIND", "PORT", "WHAT"]), "{screen}");
+        ensure!(row(&screen, &mac)?.contains(" new_station") && row(&screen, &mac)?.contains(" web1 "), "{screen}");
+        let at = |word: &str| screen.lines().position(|line| line.contains(word));
+        ensure!(at(&mac) < at("at port c1") && at("at port c1").is_some(), "{screen}");
+        terminal.press("/web1 new_station\r")?;
+        terminal.until("what was looked for", |screen| !screen.contains("port c1") && screen.contains(&mac))?;
+        terminal.press(ENTER)?;
+        terminal.until("its conversations", |screen| screen.contains("SOURCE") && screen.contains(&format!("/{mac}")))?;
 
         terminal.press("q")?;
         ensure!(terminal.end(wait::SOON)? == Some(0));
@@ -331,8 +344,10 @@ fn a_label_cannot_steer_the_terminal_of_who_watches() {
         let mut terminal = Terminal::weft(daemon.cli(), "top conversations", 100, 40)?;
         terminal.until_shows("a/02:00")?;
         terminal.press(ENTER)?;
-        let screen = terminal.until_shows("source.labels")?;
-        ensure!(screen.contains("note") && screen.contains("\\u{202e}up"), "{screen}");
+        terminal.until("the label", |screen| {
+            let labels = screen.lines().find(|line| line.contains("source.labels")).unwrap_or_default();
+            labels.contains("note") && labels.contains("\\u{202e}up")
+        })?;
         ensure!(!String::from_utf8_lossy(&terminal.written()).contains('\u{202e}'), "it reached the terminal");
         terminal.press("q")?;
         ensure!(terminal.end(wait::SOON)? == Some(0));

@@ -1,4 +1,4 @@
-//! Events: those that happened not long ago, and those that happen from now on.
+//! Events: those that happened, and those that happen from now on.
 
 use std::convert::Infallible;
 use std::fmt::Write as _;
@@ -9,6 +9,7 @@ use axum::body::{Body, Bytes};
 use axum::http::header;
 use axum::response::{IntoResponse, Response};
 use futures_util::stream;
+use jiff::Timestamp;
 use tokio::sync::broadcast::Receiver;
 use tokio::sync::broadcast::error::RecvError;
 use tokio::sync::{OwnedSemaphorePermit, Semaphore};
@@ -17,6 +18,7 @@ use super::follow::take_seat;
 use super::input::Refusal;
 use super::{Control, ControlError};
 use crate::events::{Event, EventFilter};
+use crate::flow::filter;
 
 /// Events in an answer, when nobody says how many.
 pub const LAST: usize = 1000;
@@ -34,7 +36,8 @@ pub(super) struct Asked {
 
 impl Asked {
     /// Reads a query.
-    pub(super) fn read(words: &[(String, String)]) -> Result<Self, ControlError> {
+    pub(super) fn read(words: &[(String, String)], now: Timestamp) -> Result<Self, ControlError> {
+        let (mut since, mut until) = (None, None);
         let mut asked = Self { filter: EventFilter::default(), last: LAST, follow: false };
         let invalid = |word: &str, value: &str, expected: &str| {
             ControlError::Invalid(format!("{word}: '{}' is not {expected}", value.escape_default()))
@@ -49,17 +52,26 @@ impl Asked {
                     Ok(follow) => asked.follow = follow,
                     Err(_) => return Err(invalid(word, value, "true or false")),
                 },
+                "since" | "until" => {
+                    let time = filter::time(value, now).ok_or_else(|| invalid(word, value, filter::A_TIME))?;
+                    *(if word == "since" { &mut since } else { &mut until }) = Some(time);
+                }
                 word => asked.filter.add(word, value).map_err(|error| ControlError::Invalid(error.to_string()))?,
             }
         }
+        if asked.follow && (since.is_some() || until.is_some()) {
+            let message = "what is followed begins now; leave --since and --until out, or --follow";
+            return Err(ControlError::Invalid(message.to_owned()));
+        }
+        asked.filter.between(since, until);
         Ok(asked)
     }
 }
 
 /// What happened, as one JSON document.
-pub(super) fn list<C: Control>(control: &C, asked: &Asked) -> Response {
-    let events = control.recent_events(&asked.filter, asked.last);
-    Json(events.iter().map(Arc::as_ref).collect::<Vec<&Event>>()).into_response()
+pub(super) async fn list<C: Control>(control: &C, asked: Asked) -> Result<Response, Refusal> {
+    let events = control.recent_events(asked.filter, asked.last).await?;
+    Ok(Json(events.iter().map(Arc::as_ref).collect::<Vec<&Event>>()).into_response())
 }
 
 /// What happens from now on, a line each. A reader that is too slow finds a line `{"lost": N}` in the place of what it missed.

@@ -277,6 +277,8 @@ impl Control for Fake {
             tables: Tables::new(FdbLimits::default()),
             of_sender: world.records.clone(),
             of_receiver: world.records.clone(),
+            holders: Vec::new(),
+            events: world.events.recent(&EventFilter::default(), usize::MAX),
             drops: world.drops.clone(),
             now: Nanos::default(),
         };
@@ -320,8 +322,8 @@ impl Control for Fake {
         self.world().events.subscribe()
     }
 
-    fn recent_events(&self, filter: &EventFilter, last: usize) -> Vec<Arc<Event>> {
-        self.world().events.recent(filter, last)
+    async fn recent_events(&self, filter: EventFilter, last: usize) -> Result<Vec<Arc<Event>>, ControlError> {
+        Ok(self.world().events.recent(&filter, last))
     }
 
     fn events_lagged(&self, events: u64) {

@@ -154,8 +154,12 @@ pub trait Control: Clone + Send + Sync + 'static {
     fn evidence(&self) -> broadcast::Receiver<Arc<Witnessed>>;
     /// Events from now on.
     fn events(&self) -> broadcast::Receiver<Arc<Event>>;
-    /// Events that happened not long ago: of those that are asked for the `last`, oldest first.
-    fn recent_events(&self, filter: &EventFilter, last: usize) -> Vec<Arc<Event>>;
+    /// Events that happened: of those that are asked for the `last`, oldest first. Who names no time asks for what is in memory.
+    fn recent_events(
+        &self,
+        filter: EventFilter,
+        last: usize,
+    ) -> impl Future<Output = Result<Vec<Arc<Event>>, ControlError>> + Send;
     /// A follower was too slow for so many events.
     fn events_lagged(&self, events: u64);
     /// Who has, or at a time had, an address; what a station had; what was behind a port. The latest first.

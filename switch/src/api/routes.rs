@@ -62,6 +62,7 @@ const SETTLE_SECS_MAX: u64 = 600;
         top::conversations,
         top::drops,
         top::stations,
+        top::events,
         captures::list,
         captures::begin,
         captures::end
@@ -108,6 +109,7 @@ pub(super) fn router<C: Control>(control: C, followers: Followers) -> Router {
         .route("/v1/top/conversations", get(top::conversations::<C>))
         .route("/v1/top/drops", get(top::drops::<C>))
         .route("/v1/top/stations", get(top::stations::<C>))
+        .route("/v1/top/events", get(top::events::<C>))
         .route("/v1/captures", get(captures::list::<C>).post(captures::begin::<C>))
         .route("/v1/captures/{session}", delete(captures::end::<C>))
         .fallback(async || Refusal::new(StatusCode::NOT_FOUND, "no such path; see /openapi.json".to_owned()))
@@ -342,13 +344,16 @@ async fn list_flows<C: Control>(
     }
 }
 
-/// What happened not long ago, oldest first: the last 1000 of each kind are kept. A word repeated is OR, different ones are AND. With
+/// What happened not long ago, oldest first: the last 1000 of each kind are in memory; with `since` or `until` also what the history has
+/// and memory has no longer. A word repeated is OR, different ones are AND. With
 /// `follow`: as `application/x-ndjson`, what happens from now on; a reader that is too slow finds a line `{"lost": N}` in the place of
 /// what it missed.
 #[utoipa::path(get, path = "/v1/events",
     params(
         ("kind" = Option<Vec<EventKind>>, Query, description = "What happened"),
         ("port" = Option<Vec<String>>, Query, description = "The port it happened at, or the other one"),
+        ("since" = Option<String>, Query, description = "A time (RFC 3339) or how long ago (`90s`, `5m`, `2h`, `1d`)"),
+        ("until" = Option<String>, Query, description = "Only what happened before: a time or how long ago"),
         ("last" = Option<u32>, Query, description = "So many at most: 1 to 10000, 1000 by default"),
         ("follow" = Option<bool>, Query, description = "Go on, with what happens from now on"),
     ),
@@ -357,11 +362,11 @@ async fn list_events<C: Control>(
     State(room): State<Room<C>>,
     Options(words): Options<Vec<(String, String)>>,
 ) -> Result<Response, Refusal> {
-    let asked = events::Asked::read(&words)?;
+    let asked = events::Asked::read(&words, Timestamp::now())?;
     if asked.follow {
         events::follow(room.control, &room.followers, asked)
     } else {
-        Ok(events::list(&room.control, &asked))
+        events::list(&room.control, asked).await
     }
 }
 

@@ -1,6 +1,6 @@
 //! What `weft top` asks for: answers of bounded size, put in order, searched and cut before any JSON is made of them.
 //!
-//! `weft top` asks once a second. So it is not given everything there is, as scripts are: of conversations and stations the first
+//! `weft top` asks once a second. So it is not given everything there is, as scripts are: of conversations, stations and events the first
 //! so many in an order, of ports and drops the numbers alone. Counters are totals; rates are the difference between two answers
 //! over that of their `at_ns`. Conversations come with their rates, because they are put in the order of these here.
 
@@ -14,6 +14,7 @@ use super::input::{Options, Refusal};
 use super::routes::Room;
 use super::schema::{DropInfo, PortInfo, Side, StationInfo, Traffic};
 use super::{Control, ControlError};
+use crate::events::{Event, EventFilter};
 use crate::flow::{Carried, Pace, Record};
 use crate::observer::{Busiest, BusiestBy, Busy, WORDS_MAX, Wanted};
 use crate::port::spec::PortState;
@@ -151,6 +152,19 @@ pub enum StationsBy {
     Moves,
 }
 
+/// What events are put in the order of.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
+#[serde(rename_all = "snake_case")]
+pub enum EventsBy {
+    /// When they happened.
+    #[default]
+    Time,
+    /// What happened, by its label.
+    Kind,
+    /// Where.
+    Port,
+}
+
 /// Which rows, and in which order.
 #[derive(Clone, Debug, Serialize, Deserialize)]
 #[serde(deny_unknown_fields, default, bound(deserialize = "By: Default + Deserialize<'de>"))]
@@ -271,4 +285,43 @@ pub(super) async fn conversations<C: Control>(
     let Busiest { total, matched, rows, swept_at: _ } =
         room.control.busiest(Wanted { by, descending, limit, words, id }).await;
     Ok(Json(Top { at_ns: now_ns(), total, matched, rows: rows.into_iter().map(TopConversation::from).collect() }))
+}
+
+/// The first in an order of the events that happened not long ago.
+#[utoipa::path(get, path = "/v1/top/events",
+    params(
+        ("by" = Option<EventsBy>, Query, description = "What the order goes by; `time` by default"),
+        ("descending" = Option<bool>, Query, description = "The latest first, or last in the alphabet"),
+        ("limit" = Option<u32>, Query, description = "So many rows at most: 1 to 1000, 100 by default"),
+        ("match" = Option<String>, Query, description = "Words, each of which is to be found in a row"),
+    ),
+    responses((status = 200, body = Top<Event>), (status = 422, body = super::schema::Problem)))]
+pub(super) async fn events<C: Control>(
+    State(room): State<Room<C>>,
+    Options(query): Options<TopQuery<EventsBy>>,
+) -> Answer<Event> {
+    let (query, words) = query.checked()?;
+    // Memory alone: no time is named.
+    let mut rows = room.control.recent_events(EventFilter::default(), usize::MAX).await?;
+    let (at_ns, total) = (now_ns(), rows.len() as u64);
+    if !words.is_empty() {
+        rows.retain(|event| {
+            let port = event.port.as_deref().unwrap_or_default();
+            let text = format!("{} {port} {}", event.kind, event.sentence()).to_lowercase();
+            words.iter().all(|word| text.contains(word.as_str()))
+        });
+    }
+    let matched = rows.len() as u64;
+    // They come in the order of time, which equals stay in, the latest first.
+    rows.reverse();
+    rows.sort_by(|a, b| {
+        let order = match query.by {
+            EventsBy::Time => a.time.cmp(&b.time),
+            EventsBy::Kind => a.kind.label().cmp(b.kind.label()),
+            EventsBy::Port => a.port.cmp(&b.port),
+        };
+        if query.descending { order.reverse() } else { order }
+    });
+    rows.truncate(query.limit);
+    Ok(Json(Top { at_ns, total, matched, rows: rows.iter().map(|event| Event::clone(event)).collect() }))
 }

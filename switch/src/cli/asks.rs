@@ -114,6 +114,7 @@ fn stations_drops_and_ledger_are_asked_for() {
         ("-o jsonl flows --ip 198.18.0.0/15", 0),
         ("events", 0),
         ("-o jsonl events --kind new_station --kind dns_answer --port a --last 3", 0),
+        ("events --since 2h --until 2026-11-22T07:00:00Z --port a", 0),
         ("who 198.18.0.7", 0),
         ("-o json who 2001:db8::1 --at 2h", 0),
         ("-o wide who 52:54:00:00:00:01 --at 2026-11-22T07:00:00Z", 0),

@@ -41,7 +41,8 @@ pub(super) async fn run(global: &Global, options: &Options) -> anyhow::Result<()
     Ok(())
 }
 
-fn time(text: &str) -> Result<Timestamp, String> {
+/// Reads a time, or how long ago.
+pub(super) fn time(text: &str) -> Result<Timestamp, String> {
     filter::time(text, Timestamp::now()).ok_or_else(|| format!("take {}", filter::A_TIME))
 }
 

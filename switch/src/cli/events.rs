@@ -3,9 +3,11 @@
 use std::fmt::Write as _;
 
 use clap::Args;
+use jiff::Timestamp;
 use serde::Deserialize;
 
 use super::Global;
+use super::drops::time;
 use super::output::{Column, Format, print, remark, render};
 use crate::api::events::{LAST, LAST_MAX};
 use crate::events::{Event, EventKind};
@@ -15,7 +17,7 @@ use crate::port::spec::PortName;
 #[derive(Args, Debug)]
 pub(super) struct Options {
     /// Go on: what happens from now on
-    #[arg(short, long, conflicts_with = "last")]
+    #[arg(short, long, conflicts_with_all = ["last", "since", "until"])]
     follow: bool,
     /// Only this kind; may be repeated
     #[arg(long, value_name = "KIND", help = kinds())]
@@ -23,7 +25,13 @@ pub(super) struct Options {
     /// Only this port, or the other one of an event; may be repeated
     #[arg(long, value_name = "NAME")]
     port: Vec<PortName>,
-    /// So many at most
+    /// Since a time, or so long ago, also from the history: 2026-11-22T07:00:00Z, or 90s, 5m, 2h, 1d
+    #[arg(long, value_name = "TIME", value_parser = time)]
+    since: Option<Timestamp>,
+    /// Before a time, or so long ago
+    #[arg(long, value_name = "TIME", value_parser = time)]
+    until: Option<Timestamp>,
+    /// So many at most, the latest
     #[arg(long, value_name = "N", default_value_t = LAST, value_parser = last)]
     last: usize,
 }
@@ -46,6 +54,11 @@ impl Options {
         }
         for port in &self.port {
             write!(query, "port={}&", port.as_str()).expect("a string takes everything");
+        }
+        for (word, time) in [("since", self.since), ("until", self.until)] {
+            if let Some(time) = time {
+                write!(query, "{word}={time}&").expect("a string takes everything");
+            }
         }
         query
     }
@@ -76,19 +89,19 @@ fn one_line(format: Format, line: &str) -> anyhow::Result<()> {
         Format::Json | Format::Jsonl | Format::Hubble => format!("{line}\n"),
         Format::Table | Format::Wide => {
             let event: Event = serde_json::from_str(line)?;
-            format!("{}  {:<17}  {}\n", time(&event), event.kind.label(), event.sentence())
+            format!("{}  {:<17}  {}\n", shown(&event), event.kind.label(), event.sentence())
         }
     };
     print(&text)?;
     Ok(())
 }
 
-fn time(event: &Event) -> String {
+fn shown(event: &Event) -> String {
     event.time.strftime("%Y-%m-%dT%H:%M:%S%.3fZ").to_string()
 }
 
 const COLUMNS: &[Column<Event>] = &[
-    Column::text("TIME", time),
+    Column::text("TIME", shown),
     Column::text("KIND", |event: &Event| event.kind.to_string()),
     Column::text("PORT", |event: &Event| event.port.clone().unwrap_or_else(|| "-".to_owned())),
     Column::text("WHAT", Event::sentence),

@@ -48,12 +48,12 @@ const PATIENCE: Duration = Duration::from_secs(5);
 /// How often a daemon that is gone is asked again.
 const AGAIN: Duration = Duration::from_secs(1);
 
-/// Watch ports, conversations, drops and stations on a terminal
+/// Watch ports, conversations, drops, stations and events on a terminal
 #[derive(Args, Debug)]
 pub(super) struct Options {
     /// What to look at first
     #[arg(value_enum, default_value_t, hide_possible_values = true)]
-    #[arg(help = "What to look at first: ports, conversations, drops or stations")]
+    #[arg(help = "What to look at first: ports, conversations, drops, stations or events")]
     view: View,
     /// Only rows with these words
     #[arg(long, value_name = "WORDS", default_value = "", hide_default_value = true)]

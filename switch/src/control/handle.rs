@@ -280,9 +280,14 @@ impl api::Control for Handle {
                 control.commands.clone(),
             )
         };
+        let mut holders = Vec::new();
+        for address in [&question.from, &question.to].into_iter().filter_map(|asked| explain::address_of(asked)) {
+            holders.extend(self.clerk.who(Subject::Address(address), None).await);
+        }
+        let events = self.events.recent(&EventFilter::default(), usize::MAX);
         let stations = self.stations().await;
         let tables = *commands.ask(Command::Tables).await?;
-        let facts = Facts { ports, stations, tables, of_sender, of_receiver, drops, now: now() };
+        let facts = Facts { ports, stations, tables, of_sender, of_receiver, holders, events, drops, now: now() };
         explain::explain(&question, &facts, |key| Ok(pairs.of(&[key])?.remove(&key)))
     }
 
@@ -328,8 +333,14 @@ impl api::Control for Handle {
         self.events.subscribe()
     }
 
-    fn recent_events(&self, filter: &EventFilter, last: usize) -> Vec<Arc<Event>> {
-        self.events.recent(filter, last)
+    async fn recent_events(&self, filter: EventFilter, last: usize) -> Result<Vec<Arc<Event>>, ControlError> {
+        match &self.history {
+            Some(history) => {
+                let told = self.events.told(&filter, last);
+                history.complete_events(told, filter, last).await.map_err(failed)
+            }
+            None => Ok(self.events.recent(&filter, last)),
+        }
     }
 
     fn events_lagged(&self, events: u64) {

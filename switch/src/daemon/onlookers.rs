@@ -70,6 +70,10 @@ impl Onlookers {
         let outlets = log.chain(history.iter().map(|history| Box::new(history.outlet()) as Box<dyn Outlet>)).collect();
         let observer = observe(runtime, reflex, ports, outlets, notes.clone())?;
         let events = Events::new(runtime.names.told);
+        // Before the first one is told.
+        if let Some(history) = &history {
+            events.keep_with(history.keeper());
+        }
         let (witness, sighted) = (testimony.tally(), sightings.tally());
         let clerk = clerk::Setup {
             heard: reflex.heard(),

@@ -1,4 +1,6 @@
-//! Which events somebody wants: by kind and by port; the same word repeated is OR, different ones are AND.
+//! Which events somebody wants: by kind, by port and by time; the same word repeated is OR, different ones are AND.
+
+use jiff::Timestamp;
 
 use super::{Event, EventKind};
 
@@ -7,6 +9,8 @@ use super::{Event, EventKind};
 pub struct EventFilter {
     kinds: Vec<EventKind>,
     ports: Vec<String>,
+    since: Option<Timestamp>,
+    until: Option<Timestamp>,
 }
 
 /// A word of a query that has no meaning, or a value that it does not take.
@@ -37,10 +41,22 @@ impl EventFilter {
         Ok(())
     }
 
+    /// Asks for what happened from a time on, and before a time. So two neighbouring spans share no event.
+    pub fn between(&mut self, since: Option<Timestamp>, until: Option<Timestamp>) {
+        (self.since, self.until) = (since, until);
+    }
+
+    /// The span of time that is asked for.
+    pub fn span(&self) -> (Option<Timestamp>, Option<Timestamp>) {
+        (self.since, self.until)
+    }
+
     /// Whether it asks for this event; for a port also if it is the other one.
     pub fn matches(&self, event: &Event) -> bool {
         let is_named = |port: &Option<String>| port.as_ref().is_some_and(|port| self.ports.contains(port));
         (self.kinds.is_empty() || self.kinds.contains(&event.kind))
+            && self.since.is_none_or(|since| event.time >= since)
+            && self.until.is_none_or(|until| event.time < until)
             && (self.ports.is_empty() || is_named(&event.port) || is_named(&event.other_port))
     }
 

@@ -1,10 +1,12 @@
-//! The one place through which events go: counted, limited, kept, logged, and handed to those who follow.
+//! The one place through which events go: counted, limited, numbered, kept, logged, and handed to those who follow.
 
 use std::collections::{BTreeMap, HashMap, VecDeque};
+use std::fmt::Debug;
 use std::sync::atomic::{AtomicU64, Ordering};
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError};
 use std::time::Duration;
 
+use jiff::Timestamp;
 use tokio::sync::broadcast;
 
 use super::{Event, EventFilter, EventKind};
@@ -56,9 +58,28 @@ struct Bucket {
     refused: u64,
 }
 
+/// Who keeps events for longer than memory does.
+pub trait Keeper: Debug + Send + Sync {
+    /// The event that was told as the `number`-th, from 0 on. Must not wait: it is called for one after the other.
+    fn keep(&self, number: u64, event: &Arc<Event>);
+}
+
+/// Events that were told, by the numbers in whose order they were, and by what memory lacks of them.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Told {
+    /// In the order of time.
+    pub events: Vec<(u64, Arc<Event>)>,
+    /// When the last one happened of those kinds that are asked for, and that memory has no longer.
+    pub forgotten: Option<Timestamp>,
+}
+
 #[derive(Debug, Default)]
 struct State {
-    recent: BTreeMap<EventKind, VecDeque<Arc<Event>>>,
+    recent: BTreeMap<EventKind, VecDeque<(u64, Arc<Event>)>>,
+    /// Of each kind the last time of what is not among the recent ones any more.
+    forgotten: BTreeMap<EventKind, Timestamp>,
+    /// Events that were told.
+    told: u64,
     buckets: HashMap<(Option<String>, EventKind), Bucket>,
     happened: BTreeMap<EventKind, u64>,
     suppressed: BTreeMap<EventKind, u64>,
@@ -68,6 +89,7 @@ struct State {
 struct Shared {
     limit: Limit,
     state: Mutex<State>,
+    keeper: OnceLock<Box<dyn Keeper>>,
     followers: broadcast::Sender<Arc<Event>>,
     follow_lost: AtomicU64,
 }
@@ -88,9 +110,16 @@ impl Events {
         Self(Arc::new(Shared {
             limit,
             state: Mutex::default(),
+            keeper: OnceLock::new(),
             followers: broadcast::Sender::new(FOLLOW_MAX),
             follow_lost: AtomicU64::new(0),
         }))
+    }
+
+    /// Has every event kept that is told from now on. There is one keeper: a second one is not taken.
+    pub fn keep_with(&self, keeper: Box<dyn Keeper>) {
+        let is_first = self.0.keeper.set(keeper).is_ok();
+        debug_assert!(is_first, "two keepers");
     }
 
     fn state(&self) -> MutexGuard<'_, State> {
@@ -107,13 +136,14 @@ impl Events {
         };
         event.detail.suppressed = (refused > 0).then_some(refused);
         let event = Arc::new(event);
-        let recent = state.recent.entry(event.kind).or_default();
-        if recent.len() >= RECENT_MAX {
-            recent.pop_front();
-        }
-        recent.push_back(Arc::clone(&event));
+        let number = state.told;
+        state.told += 1;
+        state.remember(number, &event);
         // Under the lock, so that those who follow hear of them in the order in which they are kept. That nobody follows is no loss.
         self.0.followers.send(Arc::clone(&event)).ok();
+        if let Some(keeper) = self.0.keeper.get() {
+            keeper.keep(number, &event);
+        }
         drop(state);
         if event.kind == EventKind::DuplicateAddress {
             tracing::warn!(kind = %event.kind, "{}", event.sentence());
@@ -141,13 +171,19 @@ impl Events {
 
     /// Of those that are kept and that `filter` asks for the `last`, oldest first.
     pub fn recent(&self, filter: &EventFilter, last: usize) -> Vec<Arc<Event>> {
+        self.told(filter, last).events.into_iter().map(|(_, event)| event).collect()
+    }
+
+    /// The same with their numbers, and whether there were more.
+    pub fn told(&self, filter: &EventFilter, last: usize) -> Told {
         let state = self.state();
         let kinds = state.recent.iter().filter(|(kind, _)| filter.wants(**kind));
         let mut chosen: Vec<_> =
-            kinds.flat_map(|(_, kept)| kept).filter(|event| filter.matches(event)).cloned().collect();
+            kinds.flat_map(|(_, kept)| kept).filter(|(_, event)| filter.matches(event)).cloned().collect();
+        let forgotten = state.forgotten.iter().filter(|(kind, _)| filter.wants(**kind)).map(|(_, time)| *time).max();
         drop(state);
-        chosen.sort_by_key(|event| event.time);
-        chosen.split_off(chosen.len().saturating_sub(last))
+        chosen.sort_by_key(|(number, event)| (event.time, *number));
+        Told { events: chosen.split_off(chosen.len().saturating_sub(last)), forgotten }
     }
 
     /// How many there were.
@@ -165,6 +201,17 @@ impl Events {
 }
 
 impl State {
+    fn remember(&mut self, number: u64, event: &Arc<Event>) {
+        let recent = self.recent.entry(event.kind).or_default();
+        if recent.len() >= RECENT_MAX
+            && let Some((_, oldest)) = recent.pop_front()
+        {
+            let forgotten = self.forgotten.entry(event.kind).or_insert(oldest.time);
+            *forgotten = oldest.time.max(*forgotten);
+        }
+        recent.push_back((number, Arc::clone(event)));
+    }
+
     /// Whether the event may be told; with how many before it were not.
     fn conforms(&mut self, limit: Limit, event: &Event, now: Nanos) -> Option<u64> {
         let key = (event.port.clone(), event.kind);

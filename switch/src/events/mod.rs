@@ -3,7 +3,7 @@
 //! ```text
 //! the loop ─▶ sightings ─┐
 //! frames' first bytes ───┼▶ clerk ─▶ Events::tell ─┬▶ counted, whatever happens to it next
-//! the observer's sums ───┘                         └▶ limited per port and kind ─▶ log, recent ones, who follows
+//! the observer's sums ───┘                         └▶ limited per port and kind ─▶ log, recent ones, history, who follows
 //! ```
 //!
 //! [`Event`] is the form in which it is told, [`Events`] the one place through which it goes. **Bounds.** A guest can make events
@@ -29,7 +29,7 @@ use serde::{Deserialize, Serialize};
 use utoipa::ToSchema;
 
 pub use filter::{EventFilter, FilterError, Word};
-pub use hub::{EventCounts, Events, FOLLOW_MAX, Limit, RECENT_MAX};
+pub use hub::{EventCounts, Events, FOLLOW_MAX, Keeper, Limit, RECENT_MAX, Told};
 pub use kind::EventKind;
 
 use crate::port::spec::Mac;

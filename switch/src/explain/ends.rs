@@ -8,6 +8,7 @@ use switch_common::MacAddr;
 use super::{End, Facts, filter_of};
 use crate::api::ControlError;
 use crate::api::schema::{PortInfo, StationInfo};
+use crate::events::Event;
 use crate::flow::{Filter, Record};
 use crate::frame::Trust;
 use crate::port::spec::{Mac, PortName};
@@ -36,6 +37,14 @@ pub fn records_of(asked: &str) -> Option<Filter> {
     }
 }
 
+/// The IP address that an end is called by.
+pub fn address_of(asked: &str) -> Option<IpAddr> {
+    match called(asked) {
+        Called::Address(address) => Some(address),
+        Called::Mac(_) | Called::Name => None,
+    }
+}
+
 /// Finds out who is meant.
 pub(super) fn find(asked: &str, facts: &Facts, records: &[Arc<Record>]) -> Result<End, ControlError> {
     if let Some(port) = facts.ports.iter().find(|port| port.name.as_str() == asked) {
@@ -44,7 +53,10 @@ pub(super) fn find(asked: &str, facts: &Facts, records: &[Arc<Record>]) -> Resul
     match called(asked) {
         Called::Mac(mac) => Ok(station(asked, mac, None, None, facts)),
         Called::Address(address) => {
-            let (port, mac) = records.iter().rev().find_map(|record| seen_with(record, address)).ok_or_else(|| {
+            let held = facts.holders.iter().find(|holder| holder.address == Some(address));
+            let held = held.map(|holder| (holder.port.clone(), holder.mac));
+            let talked = || records.iter().rev().find_map(|record| seen_with(record, address));
+            let (port, mac) = held.or_else(talked).ok_or_else(|| {
                 ControlError::NotFound(format!(
                     "nobody was seen with the address {address} of late; name a port or a MAC address ('weft fdb', 'weft port list')"
                 ))
@@ -114,6 +126,15 @@ fn known(mac: Mac, facts: &Facts) -> Option<&StationInfo> {
 }
 
 impl End {
+    /// Whether something happened to it, or at its port.
+    pub(super) fn is_in(&self, event: &Event) -> bool {
+        let at = |port: &Option<String>| self.port.as_ref().is_some_and(|name| port.as_deref() == Some(name.as_str()));
+        at(&event.port)
+            || at(&event.other_port)
+            || [event.mac, event.other_mac].contains(&Some(self.mac))
+            || (self.address.is_some() && event.address == self.address)
+    }
+
     /// Takes another address for the station, at the same port.
     pub(super) fn become_station(&mut self, mac: Mac, facts: &Facts) {
         self.mac = mac;

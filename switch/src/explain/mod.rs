@@ -1,7 +1,8 @@
 //! Why A can, or cannot, reach B: what is known of both, and what would become of the next frame.
 //!
 //! ```text
-//! Question ─▶ ends      names, MAC and IP addresses become ports and stations, as they are now
+//! Question ─▶ ends      names, MAC and IP addresses become ports and stations, as they are now: an IP address by the register of
+//!                       names, then by conversations
 //!          ─▶ foresee   forwarding's own `decide` over a copy of the tables: there and back, a short frame and a long one
 //!          ─▶ words     the same in sentences
 //! ```
@@ -26,15 +27,19 @@ use utoipa::{IntoParams, ToSchema};
 
 use crate::api::ControlError;
 use crate::api::schema::{DropInfo, PortInfo, Side, StationInfo};
+use crate::events::Event;
 use crate::fdb::Nanos;
 use crate::flow::{Filter, Record, Verdict};
 use crate::forwarding::Tables;
+use crate::names::Holder;
 use crate::port::spec::{Mac, PortName, PortState};
 
-pub use ends::records_of;
+pub use ends::{address_of, records_of};
 
 /// Conversations that an explanation shows at most.
 const CONVERSATIONS_MAX: usize = 5;
+/// Events that an explanation shows at most.
+const EVENTS_MAX: usize = 5;
 /// The shortest frame, Ethernet header included, FCS not.
 const SHORT_BYTES: u32 = 60;
 /// Length of an Ethernet header, which an MTU does not count.
@@ -67,6 +72,10 @@ pub struct Facts {
     pub of_sender: Vec<Arc<Record>>,
     /// Conversations of who is to receive.
     pub of_receiver: Vec<Arc<Record>>,
+    /// Who had the IP addresses that are asked for, the latest first: see [`address_of`].
+    pub holders: Vec<Holder>,
+    /// What happened not long ago, oldest first.
+    pub events: Vec<Arc<Event>>,
     /// What did not arrive.
     pub drops: Vec<DropInfo>,
     /// When all of that was so.
@@ -187,6 +196,8 @@ pub struct Explanation {
     pub conversations: Vec<Record>,
     /// What did not arrive at their ports since the counters began.
     pub drops: Vec<DropInfo>,
+    /// What happened to them of late, DNS left out, oldest first.
+    pub events: Vec<Event>,
     /// All of it in sentences.
     pub words: Vec<String>,
 }
@@ -214,8 +225,12 @@ pub fn explain(
         [&from, &to].iter().any(|end| end.port.as_ref().is_some_and(|name| drop.port == name.as_str()))
     };
     let drops = facts.drops.iter().filter(is_theirs).cloned().collect();
+    let met = facts.events.iter().filter(|event| event.kind.is_rare() && (from.is_in(event) || to.is_in(event)));
+    let mut events: Vec<Event> = met.rev().take(EVENTS_MAX).map(|event| Event::clone(event)).collect();
+    events.reverse();
     let reachable = there.arrives() && back.arrives();
-    let mut explanation = Explanation { reachable, from, to, there, back, conversations, drops, words: Vec::new() };
+    let mut explanation =
+        Explanation { reachable, from, to, there, back, conversations, drops, events, words: Vec::new() };
     explanation.words = words::of(&explanation);
     Ok(explanation)
 }

@@ -3,15 +3,20 @@
 #![expect(clippy::unwrap_used, reason = "tests")]
 
 use std::collections::BTreeMap;
+use std::net::IpAddr;
+use std::sync::Arc;
 
+use jiff::Timestamp;
 use switch_common::{MacAddr, PairKey, PairVerdict, PortId, VERDICT_ARMED, VERDICT_FORWARD, VlanId};
 
 use super::{Explanation, Facts, Question, explain};
 use crate::api::ControlError;
 use crate::api::schema::{PortInfo, StationInfo, Traffic};
+use crate::events::{Event, EventKind};
 use crate::fdb::{FdbLimits, Nanos};
 use crate::forwarding::{PortView, Tables};
 use crate::frame::Trust;
+use crate::names::Holder;
 use crate::port::spec::{Mac, Origin, PortState, Role};
 
 const A: Mac = Mac(MacAddr([2, 0, 0, 0, 0, 1]));
@@ -31,7 +36,17 @@ fn facts() -> Facts {
         let port = name.parse().unwrap();
         stations.push(StationInfo { mac, vlan: 0, port, is_static: false, age_secs: 1, moves: 0 });
     }
-    Facts { ports, stations, tables, of_sender: vec![], of_receiver: vec![], drops: vec![], now: Nanos(1) }
+    Facts {
+        ports,
+        stations,
+        tables,
+        of_sender: vec![],
+        of_receiver: vec![],
+        drops: vec![],
+        holders: vec![],
+        events: vec![],
+        now: Nanos(1),
+    }
 }
 
 fn view(id: u16) -> PortView {
@@ -154,4 +169,39 @@ fn what_the_kernel_would_do_is_looked_up_for_the_pair_and_named() {
     let cached = said.there.cached.unwrap();
     assert_eq!((cached.port.as_deref(), cached.frame_bytes_max), (Some("b"), 1514));
     assert!(said.back.cached.is_none());
+}
+
+/// Whoever has the address now is asked about, not who used it in a conversation.
+#[test]
+fn an_ip_address_is_looked_up_in_the_register_of_names_and_what_happened_is_told() {
+    let mut facts = facts();
+    let address: IpAddr = "198.18.0.2".parse().unwrap();
+    let holder = |mac, port: &str, is_latest| Holder {
+        address: Some(address),
+        mac,
+        vlan: None,
+        port: port.to_owned(),
+        from: Timestamp::UNIX_EPOCH,
+        until: Timestamp::UNIX_EPOCH,
+        source: "arp".to_owned(),
+        claims: 1,
+        is_latest,
+        names: Vec::new(),
+    };
+    facts.holders = vec![holder(B, "b", true), holder(A, "a", false)];
+    let happened = |kind, port: &str, other: Option<&str>| {
+        let event = Event::new(Timestamp::UNIX_EPOCH, kind, Some(port.to_owned()));
+        Arc::new(Event { other_port: other.map(str::to_owned), ..event })
+    };
+    facts.events = vec![
+        happened(EventKind::DnsAnswer, "a", None),
+        happened(EventKind::PortAwake, "c", None),
+        happened(EventKind::StationMoved, "c", Some("b")),
+        happened(EventKind::PortDormant, "a", None),
+    ];
+    let said = ask(&facts, "a", "198.18.0.2", None);
+    assert!(said.reachable && said.to.mac == B && said.to.address == Some(address), "{said:?}");
+    let kinds: Vec<_> = said.events.iter().map(|event| event.kind).collect();
+    assert_eq!(kinds, [EventKind::StationMoved, EventKind::PortDormant]);
+    assert!(said.words.last().unwrap().starts_with("At 1970-01-01 00:00:00Z: port a has sent nothing"), "{said:?}");
 }

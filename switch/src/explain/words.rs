@@ -9,7 +9,7 @@ const NAMED_MAX: usize = 8;
 
 /// The sentences.
 pub(super) fn of(explanation: &Explanation) -> Vec<String> {
-    let Explanation { reachable, from, to, there, back, conversations, drops, .. } = explanation;
+    let Explanation { reachable, from, to, there, back, conversations, drops, events, .. } = explanation;
     let nowhere = [from, to].into_iter().find(|end| end.port.is_none());
     let mut words = vec![match nowhere {
         Some(end) => format!(
@@ -39,6 +39,9 @@ pub(super) fn of(explanation: &Explanation) -> Vec<String> {
     words.extend(drops.iter().map(|drop| {
         format!("Frames dropped at {} as {} so far: {}. {}", drop.port, drop.reason, drop.frames, drop.description)
     }));
+    words.extend(
+        events.iter().map(|event| format!("At {}: {}.", event.time.strftime("%Y-%m-%d %H:%M:%SZ"), event.sentence())),
+    );
     words
 }
 

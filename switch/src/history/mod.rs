@@ -20,12 +20,13 @@
 //!
 //! **What memory has and what the file has.** The observer gives out its records in one order; the n-th of them is the n-th here.
 //! Memory answers with those it still keeps and says the number of the first; from the file come only those before it. So none is
-//! shown twice, and none is missing that was not lost. A question that reaches no further back than memory does asks no file.
+//! shown twice, and none is missing that was not lost. Events have such numbers, too: see [`happenings`]. A question that reaches no further back than memory does asks no file.
 //!
 //! **Bounds.** By age and by size ([`HistoryConfig`]): the oldest records go first. Drops and events have a quarter of the size each, so
 //! that a guest that opens flows without end pushes out records, and neither of these. Two questions are answered at a time, each
 //! in [`PATIENCE`].
 
+mod happenings;
 mod names;
 mod query;
 mod retention;
@@ -55,7 +56,7 @@ use crate::config::HistoryConfig;
 use crate::flow::{Filter, Record};
 use crate::observer::{Outlet, Remembered};
 
-pub use query::{DroppedSince, EventsAsked};
+pub use query::DroppedSince;
 use writer::Writer;
 
 /// What may be on its way to the file.
@@ -88,9 +89,11 @@ pub enum HistoryError {
     Ended,
 }
 
-/// Something that happened, as it is kept: what the writer is given and what readers get back.
+/// Something that happened, as it is kept.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct EventRow {
+    /// The how-manieth it is of those that this daemon told, from 0 on.
+    pub number: u64,
     /// When.
     pub time: Timestamp,
     /// Its kind's label.
@@ -160,13 +163,21 @@ struct Shared {
     readers: Semaphore,
 }
 
+/// The numbers that this daemon's first ones have in the file.
+#[derive(Clone, Copy, Debug, Default)]
+struct Bases {
+    records: u64,
+    events: u64,
+}
+
 /// What is known of the file.
 #[derive(Clone, Debug, Default)]
 struct Known {
     /// It was opened once; what follows is true.
     was_opened: bool,
-    /// The number that the first record of this daemon has in the file.
-    base: u64,
+    base: Bases,
+    /// When the last event happened among those that earlier daemons wrote.
+    earlier_event: Option<Timestamp>,
     /// The last end among what earlier daemons wrote.
     earlier: Option<Timestamp>,
     problem: Option<String>,
@@ -225,11 +236,6 @@ impl History {
         Offering(self.clone())
     }
 
-    /// Has an event kept, if there is room for it in the queue. Never waits.
-    pub fn offer_event(&self, event: EventRow) {
-        self.offer(Item::Event(event), 1);
-    }
-
     /// Has what was dropped since the look before kept. Never waits. What is lost here is made up for by the next look.
     pub fn offer_drops(&self, time: Timestamp, drops: Vec<DropInfo>) {
         let total =
@@ -279,12 +285,12 @@ impl History {
     ) -> Result<Vec<Arc<Record>>, HistoryError> {
         let known = self.shared.known().clone();
         let Remembered { mut records, first, forgotten } = remembered;
-        if !reaches_beyond(&filter, forgotten, &known) {
+        if !reaches_beyond(filter.span(), forgotten.max(known.earlier), known.was_opened) {
             return Ok(records);
         }
         self.settle().await?;
         // What was not opened before may be now.
-        let before = self.shared.known().base + first;
+        let before = self.shared.known().base.records + first;
         let found = self.read(move |db| query::records(db, &filter, last, before)).await?;
         // Both are in the order of their ends already.
         records.extend(found.into_iter().map(Arc::new));
@@ -304,15 +310,6 @@ impl History {
     ) -> Result<Vec<DroppedSince>, HistoryError> {
         self.settle().await?;
         self.read(move |db| query::drops(db, since, until)).await
-    }
-
-    /// What happened, in the order of time.
-    ///
-    /// # Errors
-    /// [`HistoryError`].
-    pub async fn events(&self, asked: EventsAsked) -> Result<Vec<EventRow>, HistoryError> {
-        self.settle().await?;
-        self.read(move |db| query::events(db, &asked)).await
     }
 
     /// Writes what is in the queue and ends the thread; waits for that, but not for a disk that hangs.
@@ -366,11 +363,10 @@ impl History {
 
 /// Whether a question is about more than memory has: a span of time that begins before the last end of what is not, or no longer, there.
 /// Who names no time asks for what is in memory.
-fn reaches_beyond(filter: &Filter, forgotten: Option<Timestamp>, known: &Known) -> bool {
-    let beyond = forgotten.max(known.earlier);
-    match filter.span() {
+fn reaches_beyond(span: (Option<Timestamp>, Option<Timestamp>), beyond: Option<Timestamp>, was_opened: bool) -> bool {
+    match span {
         (None, None) => false,
-        (Some(since), _) if known.was_opened => beyond.is_some_and(|beyond| since <= beyond),
+        (Some(since), _) if was_opened => beyond.is_some_and(|beyond| since <= beyond),
         _ => true,
     }
 }

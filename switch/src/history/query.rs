@@ -9,9 +9,10 @@ use rusqlite::types::Value;
 use rusqlite::{Connection, OpenFlags, params_from_iter};
 
 use super::names::Words;
-use super::store::{side_of, time};
-use super::{EventRow, rows};
+use super::rows;
+use super::store::side_of;
 use crate::api::schema::Side;
+use crate::events::{Event, EventFilter};
 use crate::flow::filter::{Field, Term, Wanted};
 use crate::flow::{Filter, Record};
 
@@ -31,21 +32,6 @@ pub struct DroppedSince {
     pub frames: u64,
     /// Bytes.
     pub bytes: u64,
-}
-
-/// Which events are asked for.
-#[derive(Clone, Debug, Default, PartialEq, Eq)]
-pub struct EventsAsked {
-    /// From this time on.
-    pub since: Option<Timestamp>,
-    /// Before this time.
-    pub until: Option<Timestamp>,
-    /// Of one of these kinds; none: of any.
-    pub kinds: Vec<String>,
-    /// About this port.
-    pub port: Option<String>,
-    /// So many at most, the last ones.
-    pub last: usize,
 }
 
 /// Opens the file for a question that may take so long.
@@ -183,36 +169,42 @@ pub(super) fn drops(
     read.collect()
 }
 
-/// The last events that are asked for, in the order of time.
-pub(super) fn events(db: &Connection, asked: &EventsAsked) -> rusqlite::Result<Vec<EventRow>> {
-    let number = |word: &String| Words::of("name").find(db, word);
-    let mut text = "SELECT time, kind.word, port.word, json FROM event JOIN name kind ON kind.number = event.kind
-         LEFT JOIN name port ON port.number = event.port WHERE time >= ? AND time < ?"
+/// The last events that are asked for with their numbers, in the order of time.
+pub(super) fn events(db: &Connection, filter: &EventFilter, last: usize) -> rusqlite::Result<Vec<(u64, Event)>> {
+    let mut text = "SELECT event.number, json FROM event JOIN name kind ON kind.number = event.kind
+         LEFT JOIN name port ON port.number = event.port WHERE time >= ? AND time <= ?"
         .to_owned();
-    let since = asked.since.map_or(i64::MIN, Timestamp::as_microsecond);
-    let until = asked.until.map_or(i64::MAX, Timestamp::as_microsecond);
-    let mut values = vec![Value::Integer(since), Value::Integer(until)];
-    if !asked.kinds.is_empty() {
-        let known: Vec<i64> =
-            asked.kinds.iter().filter_map(|kind| number(kind).transpose()).collect::<Result<_, _>>()?;
-        text += " AND event.kind IN (";
-        text += &vec!["?"; known.len()].join(",");
-        text += ")";
-        values.extend(known.into_iter().map(Value::Integer));
-    }
-    if let Some(port) = &asked.port {
-        let Some(known) = number(port)? else { return Ok(Vec::new()) };
-        text += " AND event.port = ?";
-        values.push(Value::Integer(known));
-    }
-    text += " ORDER BY time DESC, event.number DESC LIMIT ?";
-    values.push(Value::Integer(i64::try_from(asked.last).unwrap_or(i64::MAX)));
+    let (since, until) = filter.span();
+    let mut values = vec![
+        Value::Integer(since.map_or(i64::MIN, Timestamp::as_microsecond)),
+        Value::Integer(until.map_or(i64::MAX, Timestamp::as_microsecond)),
+    ];
+    let mut among = |columns: &[&str], flag: &str| {
+        let wanted: Vec<&str> = filter.words().filter(|(word, _)| *word == flag).map(|(_, value)| value).collect();
+        if wanted.is_empty() {
+            return;
+        }
+        let marks = vec!["?"; wanted.len()].join(",");
+        let any: Vec<String> = columns.iter().map(|column| format!("{column} IN ({marks})")).collect();
+        text += &format!(" AND ({})", any.join(" OR "));
+        for _ in columns {
+            values.extend(wanted.iter().map(|value| Value::Text((*value).to_owned())));
+        }
+    };
+    among(&["kind.word"], "kind");
+    among(&["port.word", "json_extract(json, '$.other_port')"], "port");
+    text += " ORDER BY time DESC, event.number DESC";
     let mut query = db.prepare(&text)?;
-    let read = query.query_map(params_from_iter(values), |row| {
-        let time = time(row.get(0)?).unwrap_or(Timestamp::UNIX_EPOCH);
-        Ok(EventRow { time, kind: row.get(1)?, port: row.get(2)?, json: row.get(3)? })
-    })?;
-    let mut events: Vec<EventRow> = read.collect::<Result<_, _>>()?;
+    let mut found = query.query(params_from_iter(values))?;
+    let mut events = Vec::new();
+    while events.len() < last
+        && let Some(row) = found.next()?
+    {
+        let number = row.get::<_, i64>(0)?.cast_unsigned();
+        // One that a later version wrote may be of a kind that is not known here.
+        let event = serde_json::from_str(row.get_ref(1)?.as_str()?).ok().filter(|event| filter.matches(event));
+        events.extend(event.map(|event| (number, event)));
+    }
     events.reverse();
     Ok(events)
 }

@@ -11,7 +11,7 @@ use jiff::Timestamp;
 use rusqlite::{Connection, ErrorCode, OpenFlags, Transaction, params, params_from_iter};
 
 use super::names::Words;
-use super::{DropTotal, EventRow, rows};
+use super::{Bases, DropTotal, EventRow, rows};
 use crate::api::schema::Side;
 use crate::flow::Record;
 
@@ -200,6 +200,14 @@ impl Store {
         Ok((end("min")?, end("max")?))
     }
 
+    /// The last number of an event, and when the last one happened.
+    pub(super) fn last_event(&self) -> rusqlite::Result<(Option<u64>, Option<Timestamp>)> {
+        self.db.query_row("SELECT max(number), max(time) FROM event", [], |row| {
+            let (number, at): (Option<i64>, Option<i64>) = (row.get(0)?, row.get(1)?);
+            Ok((number.map(i64::cast_unsigned), at.and_then(time)))
+        })
+    }
+
     /// What an earlier daemon had counted of drops when it last looked.
     pub(super) fn looked(&self) -> rusqlite::Result<Looked> {
         let at = self.db.query_row("SELECT max(at) FROM looked", [], |row| row.get(0))?;
@@ -217,8 +225,8 @@ impl Store {
         checked.is_ok_and(|found| found == "ok")
     }
 
-    /// Writes a batch, all of it or nothing. `base`: the number of this daemon's first record.
-    pub(super) fn write(&mut self, batch: &Batch, base: u64, looked: &mut Looked) -> rusqlite::Result<()> {
+    /// Writes a batch, all of it or nothing. `base`: the numbers of this daemon's first ones.
+    pub(super) fn write(&mut self, batch: &Batch, base: Bases, looked: &mut Looked) -> rusqlite::Result<()> {
         let written = self.try_write(batch, base, looked);
         if written.is_err() {
             self.names.forget();
@@ -228,22 +236,24 @@ impl Store {
         Ok(())
     }
 
-    fn try_write(&mut self, batch: &Batch, base: u64, looked: &Looked) -> rusqlite::Result<Looked> {
+    fn try_write(&mut self, batch: &Batch, base: Bases, looked: &Looked) -> rusqlite::Result<Looked> {
         let Self { db, names, shapes, .. } = self;
         let tx = db.transaction()?;
         {
             let mut flow = tx.prepare_cached("INSERT INTO flow VALUES (?,?,?,?,?,?,?,?,?,?,?,?,?,?,?,?)")?;
             let mut body = tx.prepare_cached("INSERT INTO record (number, shape, body) VALUES (?, ?, ?)")?;
             for (number, record) in &batch.records {
-                let number = base + number;
+                let number = base.records + number;
                 flow.execute(params_from_iter(rows::columns(number, record, |word| names.number(&tx, word))?))?;
                 let (shape, values) = rows::folded(record);
                 body.execute(params![number.cast_signed(), shapes.number(&tx, &shape)?, values])?;
             }
-            let mut event = tx.prepare_cached("INSERT INTO event (time, kind, port, json) VALUES (?, ?, ?, ?)")?;
-            for EventRow { time, kind, port, json } in &batch.events {
+            let mut event =
+                tx.prepare_cached("INSERT INTO event (number, time, kind, port, json) VALUES (?, ?, ?, ?, ?)")?;
+            for EventRow { number, time, kind, port, json } in &batch.events {
+                let number = (base.events + number).cast_signed();
                 let port = port.as_deref().map(|port| names.number(&tx, port)).transpose()?;
-                event.execute(params![time.as_microsecond(), names.number(&tx, kind)?, port, json])?;
+                event.execute(params![number, time.as_microsecond(), names.number(&tx, kind)?, port, json])?;
             }
         }
         let mut looked = looked.clone();

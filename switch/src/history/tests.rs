@@ -1,6 +1,7 @@
 //! The history over files in a directory of its own.
 #![expect(clippy::unwrap_used, clippy::indexing_slicing, reason = "a test that fails here has failed")]
 
+mod events;
 mod files;
 mod keeping;
 mod speed;
@@ -8,7 +9,6 @@ mod speed;
 use std::collections::BTreeSet;
 
 use jiff::SignedDuration;
-use serde_json::json;
 use switch_common::DropReason;
 
 use super::*;
@@ -235,41 +235,6 @@ async fn a_later_daemon_finds_what_an_earlier_one_kept_and_adds_to_it() {
         again.stop().await;
     }
     assert_eq!(place.files(), ["history.sqlite"], "a log is left");
-}
-
-#[tokio::test]
-async fn events_are_found_by_time_kind_and_port() {
-    let place = Place::new();
-    let history = place.start();
-    for number in 0..10 {
-        let port = (number % 3 > 0).then(|| format!("p{}", number % 3));
-        let kind = if number % 2 == 0 { "new_station" } else { "station_moved" };
-        history.offer_event(EventRow {
-            time: at(number),
-            kind: kind.to_owned(),
-            port,
-            json: json!({"n": number}).to_string(),
-        });
-    }
-    let ask = async |asked: EventsAsked| {
-        let found = history.events(EventsAsked { last: 4, ..asked }).await.unwrap();
-        found.iter().map(|event| event.time.as_second() - 1_800_000_000).collect::<Vec<_>>()
-    };
-    assert_eq!(ask(EventsAsked::default()).await, [6, 7, 8, 9]);
-    assert_eq!(ask(EventsAsked { since: Some(at(8)), ..EventsAsked::default() }).await, [8, 9]);
-    assert_eq!(ask(EventsAsked { until: Some(at(2)), ..EventsAsked::default() }).await, [0, 1]);
-    assert_eq!(
-        ask(EventsAsked { kinds: vec!["new_station".to_owned()], ..EventsAsked::default() }).await,
-        [2, 4, 6, 8]
-    );
-    assert_eq!(ask(EventsAsked { kinds: vec!["other".to_owned()], ..EventsAsked::default() }).await, [0; 0]);
-    assert_eq!(ask(EventsAsked { port: Some("p1".to_owned()), ..EventsAsked::default() }).await, [1, 4, 7]);
-    assert_eq!(ask(EventsAsked { port: Some("p7".to_owned()), ..EventsAsked::default() }).await, [0; 0]);
-    let first = &history.events(EventsAsked { last: 10, ..EventsAsked::default() }).await.unwrap()[1];
-    assert_eq!(
-        (first.kind.as_str(), first.port.as_deref(), first.json.as_str()),
-        ("station_moved", Some("p1"), "{\"n\":1}")
-    );
 }
 
 fn drops(rows: &[(&str, Side, &str, u64)]) -> Vec<DropInfo> {

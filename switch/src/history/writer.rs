@@ -11,7 +11,7 @@ use jiff::Timestamp;
 use tokio::sync::oneshot;
 
 use super::store::{Batch, Looked, OpenError, Store, is_malformed, set_aside};
-use super::{Item, Shared};
+use super::{Bases, Item, Shared};
 use crate::config::HistoryConfig;
 use crate::export::{Said, Telling};
 
@@ -197,10 +197,13 @@ impl Writer {
         };
         let (_, last) = store.ends()?;
         let number = store.last_number()?;
+        let (last_event, earlier_event) = store.last_event()?;
         let mut known = self.shared.known();
         if !mem::replace(&mut known.was_opened, true) {
-            known.base = number.map_or(0, |number| number + 1);
+            let next = |last: Option<u64>| last.map_or(0, |number| number + 1);
+            known.base = Bases { records: next(number), events: next(last_event) };
             known.earlier = last;
+            known.earlier_event = earlier_event;
             if self.goes_on {
                 self.looked = store.looked()?;
             }

@@ -183,10 +183,7 @@ fn labels_of(metric: &str) -> Option<Vec<&'static str>> {
     let is = |about: &&&declared::About| {
         about.name == metric || (about.kind == Kind::Histogram && of_histogram == Some(about.name))
     };
-    let Some(about) = declared::ALL.iter().find(is) else {
-        let awaited = super::AWAITED.iter().find(|(name, _)| *name == metric)?;
-        return Some(awaited.1.to_vec());
-    };
+    let about = declared::ALL.iter().find(is)?;
     Some(if about.kind == Kind::Histogram { [about.labels, &["le"]].concat() } else { about.labels.to_vec() })
 }
 

@@ -5,9 +5,10 @@ use jiff::Timestamp;
 
 use super::ask::{Answer, Question, Rows};
 use super::rates::{Before, DropRow, PortRow};
-use super::sheet::{By, CONVERSATIONS, Column, DROPS, PORTS, STATIONS, View};
+use super::sheet::{By, CONVERSATIONS, Column, DROPS, EVENTS, PORTS, STATIONS, View};
 use crate::api::schema::{StationInfo, Status};
 use crate::api::top::{LIMIT_MAX, MATCH_BYTES_MAX, TopConversation, words};
+use crate::events::Event;
 
 /// What it begins with.
 #[derive(Clone, Debug, Default)]
@@ -46,15 +47,28 @@ pub(super) enum Picture {
     Conversations(Vec<TopConversation>),
     Drops(Vec<DropRow>),
     Stations(Vec<StationInfo>),
+    Events(Vec<Event>),
 }
 
 impl Picture {
+    /// Nothing yet.
+    pub(super) fn empty(view: View) -> Self {
+        match view {
+            View::Ports => Self::Ports(Vec::new()),
+            View::Conversations => Self::Conversations(Vec::new()),
+            View::Drops => Self::Drops(Vec::new()),
+            View::Stations => Self::Stations(Vec::new()),
+            View::Events => Self::Events(Vec::new()),
+        }
+    }
+
     pub(super) fn len(&self) -> usize {
         match self {
             Self::Ports(rows) => rows.len(),
             Self::Conversations(rows) => rows.len(),
             Self::Drops(rows) => rows.len(),
             Self::Stations(rows) => rows.len(),
+            Self::Events(rows) => rows.len(),
         }
     }
 }
@@ -143,6 +157,7 @@ impl App {
         let by = match self.view {
             View::Conversations => there(CONVERSATIONS, column),
             View::Stations => there(STATIONS, column),
+            View::Events => there(EVENTS, column),
             View::Ports | View::Drops => None,
         };
         let descending = self.view.orders().get(column).is_some_and(|(_, descending)| *descending) != reversed;
@@ -190,6 +205,10 @@ impl App {
                 self.counts = (top.total, top.matched);
                 self.picture = Picture::Stations(top.rows);
             }
+            Rows::Events(top) => {
+                self.counts = (top.total, top.matched);
+                self.picture = Picture::Events(top.rows);
+            }
             Rows::One(found) => {
                 if let Some(close) = &mut self.close {
                     close.is_forgotten = found.is_none();
@@ -227,7 +246,7 @@ impl App {
                 self.counts = (total, rows.len() as u64);
                 sort(rows, DROPS, column, descending, |row| &row.drop.port);
             }
-            Picture::Conversations(_) | Picture::Stations(_) => {}
+            Picture::Conversations(_) | Picture::Stations(_) | Picture::Events(_) => {}
         }
     }
 
@@ -254,7 +273,7 @@ impl App {
                 return if self.is_paused { Reaction::Draw } else { Reaction::Ask };
             }
             KeyCode::Char('/') => self.typing = Some(self.text.clone()),
-            KeyCode::Char(digit @ '1'..='4') => {
+            KeyCode::Char(digit @ '1'..='5') => {
                 let place = digit.to_digit(10).unwrap_or(1) as usize - 1;
                 return self.look_at(place);
             }
@@ -301,12 +320,7 @@ impl App {
         self.view = view;
         self.before = Before::default();
         self.counts = (0, 0);
-        self.picture = match view {
-            View::Ports => Picture::Ports(Vec::new()),
-            View::Conversations => Picture::Conversations(Vec::new()),
-            View::Drops => Picture::Drops(Vec::new()),
-            View::Stations => Picture::Stations(Vec::new()),
-        };
+        self.picture = Picture::empty(view);
         (self.selected, self.scroll) = (0, 0);
         Reaction::Ask
     }
@@ -349,6 +363,7 @@ impl App {
             Picture::Ports(rows) => rows.get(at).map(|row| row.port.name.clone()),
             Picture::Drops(rows) => rows.get(at).map(|row| row.drop.port.clone()),
             Picture::Stations(rows) => rows.get(at).map(|row| row.mac.to_string()),
+            Picture::Events(rows) => rows.get(at).and_then(of_event),
         };
         let Some(text) = text else { return Reaction::Draw };
         self.text = text;
@@ -393,6 +408,11 @@ impl App {
         self.scroll = self.scroll.clamp((self.selected + 1).saturating_sub(page), self.selected);
         self.scroll = self.scroll.min(self.picture.len().saturating_sub(page));
     }
+}
+
+/// What the conversations of an event are found by: its station, or its port.
+fn of_event(event: &Event) -> Option<String> {
+    event.mac.map(|mac| mac.to_string()).or_else(|| event.port.clone())
 }
 
 /// The daemon's name for a column's order.

@@ -7,6 +7,7 @@ use crate::api::client::{Client, ClientError};
 use crate::api::schema::{StationInfo, Status};
 use crate::api::top::{Top, TopConversation, TopDrop, TopPort};
 use crate::cli::filters::Quoted;
+use crate::events::Event;
 
 /// What is asked.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -58,6 +59,7 @@ pub(super) enum Rows {
     Conversations(Top<TopConversation>),
     Drops(Top<TopDrop>),
     Stations(Top<StationInfo>),
+    Events(Top<Event>),
     /// Of one conversation.
     One(Option<Box<TopConversation>>),
 }
@@ -70,6 +72,7 @@ pub(super) async fn ask(client: Client, question: Question) -> Result<Answer, Cl
         (View::Ports, _) => Rows::Ports(client.get("/v1/top/ports").await?),
         (View::Drops, _) => Rows::Drops(client.get("/v1/top/drops").await?),
         (View::Stations, _) => Rows::Stations(client.get(&format!("/v1/top/stations?{query}")).await?),
+        (View::Events, _) => Rows::Events(client.get(&format!("/v1/top/events?{query}")).await?),
         (View::Conversations, None) => {
             Rows::Conversations(client.get(&format!("/v1/top/conversations?{query}")).await?)
         }

@@ -8,7 +8,7 @@ use ratatui::widgets::Paragraph;
 
 use super::app::{App, Order, Picture, Silence};
 use super::detail;
-use super::sheet::{CONVERSATIONS, Column, DROPS, PORTS, STATIONS, View};
+use super::sheet::{CONVERSATIONS, Column, DROPS, EVENTS, PORTS, STATIONS, View};
 use super::words::{fitted, harmless, lasting};
 use jiff::Timestamp;
 use std::time::Duration;
@@ -133,7 +133,7 @@ fn footer(app: &App, theme: Theme, now: Timestamp, area: Rect) -> Line<'static> 
     let keys = if app.close.is_some() {
         "q quit  Esc back  up/down scroll  space pause  ? help"
     } else {
-        "q quit  1-4 view  </> sort  r turn  / find  space pause  Enter open  ? help"
+        "q quit  1-5 view  </> sort  r turn  / find  space pause  Enter open  ? help"
     };
     let (total, matched) = app.counts;
     let shown = app.picture.len() as u64;
@@ -150,13 +150,13 @@ fn footer(app: &App, theme: Theme, now: Timestamp, area: Rect) -> Line<'static> 
 }
 
 const HELP: &str = "
-1 2 3 4, Tab     ports, conversations, drops, stations
+1 2 3 4 5, Tab   ports, conversations, drops, stations, events
 < >, left right  sort by the column to the left, to the right
 r                the other way round
 /                only rows with these words; Esc: all again
 up down, j k, PgUp PgDn, Home End   walk
 Enter            a conversation with everything that is known of it;
-                 of a port, a drop, a station: its conversations
+                 of a port, a drop, a station, an event: its conversations
 space, p         pause: the picture stands still; what you change is
                  asked for once
 q, Ctrl-C        end
@@ -173,6 +173,7 @@ fn table(app: &App, width: usize, theme: Theme) -> Vec<Line<'static>> {
         Picture::Conversations(rows) => sheet(CONVERSATIONS, rows, order, seen, width, theme),
         Picture::Drops(rows) => sheet(DROPS, rows, order, seen, width, theme),
         Picture::Stations(rows) => sheet(STATIONS, rows, order, seen, width, theme),
+        Picture::Events(rows) => sheet(EVENTS, rows, order, seen, width, theme),
     }
 }
 

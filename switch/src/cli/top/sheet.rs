@@ -1,6 +1,6 @@
 //! The sheets: what each view shows of a row, in which columns, and what it can be put in the order of.
 //!
-//! Ports and drops are all here, and are put in order here. Of conversations and stations the daemon gives the first so many in
+//! Ports and drops are all here, and are put in order here. Of conversations, stations and events the daemon gives the first so many in
 //! an order: the column's name for it stands beside the column.
 
 use std::cmp::Ordering;
@@ -14,6 +14,7 @@ use super::words::{lasting, micros, short, short_or_dash};
 use crate::api::schema::StationInfo;
 use crate::api::top::TopConversation;
 use crate::cli::flows;
+use crate::events::Event;
 use crate::port::spec::PortState;
 
 /// What is looked at.
@@ -28,10 +29,12 @@ pub(super) enum View {
     Drops,
     /// Who lives where
     Stations,
+    /// What happened not long ago
+    Events,
 }
 
 impl View {
-    pub(super) const ALL: [Self; 4] = [Self::Ports, Self::Conversations, Self::Drops, Self::Stations];
+    pub(super) const ALL: [Self; 5] = [Self::Ports, Self::Conversations, Self::Drops, Self::Stations, Self::Events];
 
     pub(super) const fn name(self) -> &'static str {
         match self {
@@ -39,6 +42,7 @@ impl View {
             Self::Conversations => "Conversations",
             Self::Drops => "Drops",
             Self::Stations => "Stations",
+            Self::Events => "Events",
         }
     }
 
@@ -57,6 +61,7 @@ impl View {
             Self::Conversations => of(CONVERSATIONS),
             Self::Drops => of(DROPS),
             Self::Stations => of(STATIONS),
+            Self::Events => of(EVENTS),
         }
     }
 
@@ -65,6 +70,7 @@ impl View {
         match self {
             Self::Ports | Self::Conversations => 2,
             Self::Drops | Self::Stations => 3,
+            Self::Events => 0,
         }
     }
 }
@@ -105,6 +111,10 @@ impl<R> Column<R> {
 
     const fn extra(self) -> Self {
         Self { is_extra: true, ..self }
+    }
+
+    const fn descending(self) -> Self {
+        Self { descending: true, ..self }
     }
 
     const fn ascending(self) -> Self {
@@ -272,6 +282,22 @@ pub(super) const STATIONS: &[Column<StationInfo>] = &[
     Column::number("AGE", 7, |row: &StationInfo| lasting(Duration::from_secs(row.age_secs)), By::There("age"))
         .ascending(),
     Column::number("MOVES", 6, |row: &StationInfo| row.moves.to_string(), By::There("moves")),
+];
+
+/// `weft top events`: times as they were told, so that they can be looked for with `weft events --since`.
+pub(super) const EVENTS: &[Column<Event>] = &[
+    Column::words("TIME", 8, 8, |event: &Event| event.time.strftime("%H:%M:%S").to_string(), By::There("time"))
+        .descending(),
+    Column::words("KIND", 17, 17, |event: &Event| event.kind.to_string(), By::There("kind")),
+    Column::words(
+        "PORT",
+        10,
+        10,
+        |event: &Event| event.port.clone().unwrap_or_else(|| "-".to_owned()),
+        By::There("port"),
+    )
+    .extra(),
+    Column::words("WHAT", 20, 200, Event::sentence, By::There("time")).descending(),
 ];
 
 fn a_second(row: &PortRow, rate: fn(&PortRates) -> u64) -> String {

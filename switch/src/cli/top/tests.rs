@@ -13,6 +13,8 @@ use super::*;
 use crate::api::schema::{DropInfo, Side, StationInfo};
 use crate::api::top::{LIMIT_MAX, Top};
 use crate::cli::asks::Daemon;
+use crate::events::{Event, EventKind, Events, Limit};
+use crate::fdb::Nanos;
 use crate::flow::{Carried, Pace, Record};
 use crate::observer::{Busiest, BusiestBy, Busy};
 use crate::port::spec::{Mac, Origin};
@@ -96,6 +98,7 @@ fn every_order_is_one_that_the_daemon_knows() {
     for (view, knows) in [
         (View::Conversations, (|name| serde_json::from_value::<BusiestBy>(json!(name)).is_ok()) as fn(&str) -> bool),
         (View::Stations, |name| serde_json::from_value::<crate::api::top::StationsBy>(json!(name)).is_ok()),
+        (View::Events, |name| serde_json::from_value::<crate::api::top::EventsBy>(json!(name)).is_ok()),
     ] {
         let mut app = at(view);
         for _ in 0..20 {
@@ -157,12 +160,7 @@ fn the_column_that_rows_are_sorted_by_is_seen_however_narrow_it_is() {
     for view in View::ALL {
         for (place, (heading, _)) in headings(view).into_iter().enumerate() {
             let mut app = App::new(Start { view, order: Some(place), ..Start::default() });
-            app.picture = match view {
-                View::Ports => Picture::Ports(Vec::new()),
-                View::Conversations => Picture::Conversations(Vec::new()),
-                View::Drops => Picture::Drops(Vec::new()),
-                View::Stations => Picture::Stations(Vec::new()),
-            };
+            app.picture = Picture::empty(view);
             for (width, height) in [(80, 24), (50, 8), (400, 100)] {
                 let mut terminal = Terminal::new(TestBackend::new(width, height)).unwrap();
                 terminal.draw(|frame| draw::draw(frame, &mut app, Theme::of_environment(), Timestamp::now())).unwrap();
@@ -171,6 +169,35 @@ fn the_column_that_rows_are_sorted_by_is_seen_however_narrow_it_is() {
             }
         }
     }
+}
+
+#[test]
+fn the_latest_events_come_first_and_no_more_than_the_screen_has_use_for() {
+    let daemon = Daemon::start();
+    populate(&daemon);
+    let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
+    let mut app = at(View::Events);
+    let look = |app: &mut App| {
+        let question = app.question();
+        let answer = runtime.block_on(ask::ask(daemon.client(), question.clone())).unwrap();
+        app.answered(&question, Ok(answer), Timestamp::now());
+    };
+    let times = |app: &App| match &app.picture {
+        Picture::Events(rows) => rows.iter().map(|event| event.time.as_second()).collect::<Vec<_>>(),
+        other => panic!("{other:?}"),
+    };
+    look(&mut app);
+    assert_eq!((app.counts, times(&app).len()), ((2000, 2000), app.question().limit));
+    assert_eq!((times(&app)[0], times(&app)[99]), (1199, 1150));
+    press(&mut app, KeyCode::Char('r'));
+    look(&mut app);
+    assert_eq!(times(&app)[0], 200, "the oldest that is remembered");
+    typed(&mut app, "/DNS_answer port1199");
+    press(&mut app, KeyCode::Enter);
+    look(&mut app);
+    assert_eq!((app.counts, times(&app)), ((2000, 1), vec![1199]));
+    press(&mut app, KeyCode::Enter);
+    assert_eq!((app.view, app.text.as_str()), (View::Conversations, "port1199"));
 }
 
 /// What this thread has worked so far.
@@ -208,6 +235,15 @@ fn populate(daemon: &Daemon) {
             bytes: number * 60,
             evidence: Vec::new(),
         }));
+    }
+    // As many as are kept of two kinds.
+    world.events = Events::new(Limit { per_second: 1_000_000, burst: 1_000_000 });
+    for kind in [EventKind::NewStation, EventKind::DnsAnswer] {
+        for number in 0..1200 {
+            let mut event = Event::new(Timestamp::from_second(number).unwrap(), kind, Some(format!("port{number}")));
+            event.name = Some("a-name-as-long-as-names-are.example".to_owned());
+            world.events.tell(event, Nanos(0));
+        }
     }
     world.stations = (0..65_536).map(station).collect();
     world.busiest =

@@ -127,7 +127,7 @@ async fn what_finds_no_room_in_the_queue_is_lost_and_counted_and_nobody_waits() 
     let (history, writer) = History::with_queue(&place.config(), true, 10);
     let mut outlet = history.outlet();
     (0..25).for_each(|number| outlet.offer(&Arc::new(sample(at(number)))));
-    history.offer_event(EventRow { time: at(0), kind: "x".to_owned(), port: None, json: "{}".to_owned() });
+    history.offer_event(EventRow { number: 0, time: at(0), kind: "x".to_owned(), port: None, json: "{}".to_owned() });
     assert_eq!(history.lost(), 16);
     let thread = thread::spawn(move || writer.run());
     assert_eq!(kept(&history).await, 10);

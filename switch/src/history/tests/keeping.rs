@@ -22,8 +22,14 @@ fn what_is_older_than_it_may_be_goes_from_every_table() {
     let place = Place::new();
     let mut store = Store::open(&place.config().path, 1 << 30).unwrap();
     let mut batch = records(0..100);
-    for number in 0..100 {
-        batch.events.push(EventRow { time: at(number), kind: "k".to_owned(), port: None, json: "{}".to_owned() });
+    for number in 0..100_i64 {
+        batch.events.push(EventRow {
+            number: number.cast_unsigned(),
+            time: at(number),
+            kind: "k".to_owned(),
+            port: None,
+            json: "{}".to_owned(),
+        });
         let dropped = u64::try_from(number).unwrap() + 1;
         let total = DropTotal {
             port: "a".to_owned(),
@@ -34,7 +40,7 @@ fn what_is_older_than_it_may_be_goes_from_every_table() {
         };
         batch.drops.push((at(number), vec![total]));
     }
-    store.write(&batch, 0, &mut Looked::since(at(-1))).unwrap();
+    store.write(&batch, Bases::default(), &mut Looked::since(at(-1))).unwrap();
     assert!(!store.retain(at(100), Duration::from_secs(40), 1 << 30).unwrap());
     assert_eq!(spans(&store), (60, 99));
     for table in ["flow", "record", "event", "dropped"] {
@@ -51,10 +57,16 @@ fn the_file_stays_within_its_size_and_the_oldest_records_go_first() {
     store
         .write(
             &Batch {
-                events: vec![EventRow { time: at(0), kind: "k".to_owned(), port: None, json: "{}".to_owned() }],
+                events: vec![EventRow {
+                    number: 0,
+                    time: at(0),
+                    kind: "k".to_owned(),
+                    port: None,
+                    json: "{}".to_owned(),
+                }],
                 ..Batch::default()
             },
-            0,
+            Bases::default(),
             &mut looked,
         )
         .unwrap();
@@ -62,7 +74,7 @@ fn the_file_stays_within_its_size_and_the_oldest_records_go_first() {
     let mut largest = 0;
     // Three times what there is room for.
     while next < 60_000 {
-        store.write(&records(next..next + 2000), 0, &mut looked).unwrap();
+        store.write(&records(next..next + 2000), Bases::default(), &mut looked).unwrap();
         next += 2000;
         while store.retain(at(0), Duration::from_hours(24), MAX).unwrap() {}
         let sizes =
@@ -82,7 +94,7 @@ fn the_file_stays_within_its_size_and_the_oldest_records_go_first() {
     for _ in 0..100 {
         store.retain(at(0), Duration::from_hours(24), MAX / 4).unwrap();
     }
-    store.write(&records(next..next + 10), 0, &mut looked).unwrap();
+    store.write(&records(next..next + 10), Bases::default(), &mut looked).unwrap();
     assert!(store.bytes().unwrap() <= MAX / 4);
     drop(store);
     assert!(std::fs::metadata(place.config().path).unwrap().len() <= MAX / 4 + (1 << 20));
