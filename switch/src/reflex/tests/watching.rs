@@ -413,28 +413,3 @@ fn what_the_kernel_drops_at_a_port_is_captured() {
     let (matched, delivered, _) = counts(&bench.reflex, 63);
     assert_eq!((matched, delivered), (all.len() as u64, all.len() as u64));
 }
-
-#[test]
-fn the_recorder_keeps_the_last_frames_of_each_port_that_has_a_slice() {
-    let Some(lab) = enter("watching::the_recorder_keeps_the_last_frames_of_each_port_that_has_a_slice") else { return };
-    let mut bench = Bench::with(&lab, Load { records: 24, ..Load::default() });
-    bench.decide(1, 2, |_| {});
-    bench.decide(2, 1, |_| {});
-    bench.reflex.set_slice(id(1), 8, 16).unwrap();
-    bench.reflex.set_slice(id(2), 0, 8).unwrap();
-    set(&mut bench.reflex, [(63, Wish { egress: Ports::None, ..Wish::all(Kind::Recorder) })]);
-    let sent = |from, to, payload| frame(from, to, &[0x81, 0, 0, 7, 0x88, 0xb5], payload);
-    for number in 0..40 {
-        bench.send(1, &sent(1, 2, 46 + number));
-        bench.send(2, &sent(2, 1, 400 + number));
-        bench.send(3, &sent(3, 1, 46));
-    }
-    let lengths = |number| -> Vec<u32> {
-        bench.reflex.read_slice(id(number)).unwrap().iter().map(|(about, _)| about.length).collect()
-    };
-    assert_eq!(lengths(1), (24..40).map(|number| 18 + 46 + number).collect::<Vec<u32>>());
-    assert_eq!(lengths(2), (32..40).map(|number| 18 + 400 + number).collect::<Vec<u32>>());
-    assert_eq!(lengths(3), Vec::<u32>::new());
-    let last = bench.reflex.read_slice(id(2)).unwrap().pop().unwrap().1;
-    assert_eq!(last, sent(2, 1, 439)[..switch_common::RECORD_BYTES_MAX]);
-}
