@@ -42,9 +42,14 @@ const SCHEME: &str = "weft:";
 #[derive(Args, Debug)]
 #[command(
     group(clap::ArgGroup::new("question")),
-    group(
-        clap::ArgGroup::new("asked").required(true).multiple(true).args(["question", "extcap_capture_filter"])
-    )
+    group(clap::ArgGroup::new("asked").required(true).multiple(true).args([
+        "install",
+        "extcap_interfaces",
+        "extcap_dlts",
+        "extcap_config",
+        "capture",
+        "extcap_capture_filter",
+    ]))
 )]
 #[expect(clippy::struct_excessive_bools, reason = "what Wireshark asks are switches of a command line")]
 pub(super) struct Options {
