@@ -1,4 +1,4 @@
-//! What lies in the maps of those who look on: captures, mirrors and the recorder, together called *sessions*.
+//! What lies in the maps of those who look on: captures and mirrors, together called *sessions*.
 //!
 //! | map | kind | key → value | written by | read by |
 //! |---|---|---|---|---|
@@ -9,8 +9,6 @@
 //! | `TARGET_DROPS` | array, [`SESSIONS_MAX`] | bit → [`crate::DropCell`] that the kernel dropped at a mirror's target | `book_kernel` (atomic) | control |
 //! | `INJECTED` | array, 1 | → `u64`: sessions that have seen the frame whose copies are being injected; not pinned | reflex | reflex |
 //! | `CAPTURES` | ring buffer, [`CAPTURES_BYTES`] | [`Captured`] and bytes; not pinned | reflex | the daemon |
-//! | `RECORDS` | array | slot → [`Record`]; not pinned | reflex | the daemon |
-//! | `SLICES` | array, `PORT_SLOTS` | port id → [`Slice`]; not pinned | control; `written`: reflex (atomic) | reflex, the daemon |
 //!
 //! A session is a bit of a 64-bit mask. Whoever decides a frame's fate looks at one bit of a word that it has read anyway
 //! ([`PORT_WATCHED`]); only when that is set are the masks of both ports looked up. What remains of them goes into the
@@ -89,8 +87,6 @@ pub const SESSION_NONE: u32 = 0;
 pub const SESSION_MIRROR: u32 = 1;
 /// Copies go into the ring `CAPTURES`.
 pub const SESSION_CAPTURE: u32 = 2;
-/// The beginnings of frames go into the ingress port's slice of `RECORDS`.
-pub const SESSION_RECORDER: u32 = 3;
 
 /// What a session wants.
 #[repr(C)]
@@ -155,47 +151,11 @@ pub struct Captured {
     pub reserved: u32,
 }
 
-/// Room for a frame's beginning in one of the recorder's records.
-pub const RECORD_BYTES_MAX: usize = 200;
-
-/// One frame's beginning in the recorder.
-#[repr(C)]
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct Record {
-    /// Its place in the port's sequence, plus 1; written 0 before the rest and anew after it, so that a reader sees a record that
-    /// was whole before and after it was copied.
-    pub sequence: u64,
-    /// About it.
-    pub about: Captured,
-    /// The frame's first bytes; what lies behind [`Captured::captured`] is an earlier frame's.
-    pub bytes: [u8; RECORD_BYTES_MAX],
-}
-
-impl Default for Record {
-    fn default() -> Self {
-        Self { sequence: 0, about: Captured::default(), bytes: [0; RECORD_BYTES_MAX] }
-    }
-}
-
-/// The records of one port: a ring among `RECORDS`.
-#[repr(C)]
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub struct Slice {
-    /// Frames recorded since the slice was given (atomic add).
-    pub written: u64,
-    /// The first of its records.
-    pub first: u32,
-    /// How many it has, a power of two; 0: none, nothing is recorded.
-    pub records: u32,
-}
-
 const _: () = {
     assert!(size_of::<PortWatch>() == 64);
     assert!(size_of::<Session>() == 48);
     assert!(size_of::<SessionCounts>() == 96);
     assert!(size_of::<Captured>() == 40);
-    assert!(size_of::<Record>() == 248);
-    assert!(size_of::<Slice>() == 16);
     assert!(SESSIONS_MAX == u64::BITS as usize);
     assert!(crate::REASON_SLOTS == u32::BITS as usize);
 };
@@ -203,7 +163,7 @@ const _: () = {
 #[cfg(feature = "user")]
 mod pod {
     #![expect(unsafe_code, reason = "`aya::Pod` is an unsafe trait: the type must be plain data without padding")]
-    use super::{Captured, PortWatch, Record, Session, SessionCounts, Slice};
+    use super::{Captured, PortWatch, Session, SessionCounts};
     use crate::DropCell;
 
     // SAFETY: two integers of 64 bits.
@@ -217,8 +177,4 @@ mod pod {
     unsafe impl aya::Pod for SessionCounts {}
     // SAFETY: as above.
     unsafe impl aya::Pod for Captured {}
-    // SAFETY: as above.
-    unsafe impl aya::Pod for Record {}
-    // SAFETY: as above.
-    unsafe impl aya::Pod for Slice {}
 }

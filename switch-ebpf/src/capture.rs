@@ -1,15 +1,13 @@
-//! What captures and the recorder keep of a frame: in a ring, in the smallest of the rooms that it fits; or in a port's slice of
-//! memory. And what the kernel itself drops, for captures that want it.
-
-use core::intrinsics::{AtomicOrdering, atomic_xadd};
+//! What captures keep of a frame: in a ring, in the smallest of the rooms that it fits. And what the kernel itself drops, for
+//! captures that want it.
 
 use aya_ebpf::helpers::bpf_skb_load_bytes;
 use aya_ebpf::helpers::generated::bpf_ktime_get_ns;
 use aya_ebpf::macros::map;
-use aya_ebpf::maps::{Array, RingBuf};
+use aya_ebpf::maps::RingBuf;
 use switch_common::{
-    CAPTURES_BYTES, Captured, OUTCOME_DROPPED, OUTCOME_FORWARDED, OUTCOME_KERNEL_DROPPED, PORT_SLOTS, RECORD_BYTES_MAX,
-    Record, SESSION_CAPTURE, Slice, WATCH_DROP, Way,
+    CAPTURES_BYTES, Captured, OUTCOME_DROPPED, OUTCOME_FORWARDED, OUTCOME_KERNEL_DROPPED, SESSION_CAPTURE, WATCH_DROP,
+    Way,
 };
 
 use crate::booking::add_shared;
@@ -19,10 +17,6 @@ use crate::watch::{Fate, SCENE, SCENE_OF_DROPS, SESSION_COUNTS, SESSIONS, WATCH,
 
 #[map]
 static CAPTURES: RingBuf = RingBuf::with_byte_size(CAPTURES_BYTES as u32, 0);
-#[map]
-static RECORDS: Array<Record> = Array::with_max_entries(1, 0);
-#[map]
-static SLICES: Array<Slice> = Array::with_max_entries(PORT_SLOTS as u32, 0);
 
 /// How full the ring is to be before its reader is woken.
 const WAKE_AT: u64 = CAPTURES_BYTES as u64 / 8;
@@ -129,37 +123,6 @@ fn copy(skb: Skb, from: u32, to: *mut u8, wanted: u32, room: u32) -> u32 {
     // SAFETY: the context of a running classifier, and room for `room` bytes.
     let failed = unsafe { bpf_skb_load_bytes(skb.0.cast(), from, to.cast(), bytes) };
     if failed == 0 { bytes } else { 0 }
-}
-
-/// Keeps the beginning of a frame in its ingress port's slice.
-#[inline(never)]
-pub(crate) fn record(skb: Skb, fate: Fate) {
-    let Some(slice) = SLICES.get_ptr_mut(fate.ingress()) else { return };
-    // SAFETY: an element of a map, found by a lookup; control writes these two.
-    let Slice { first, records, .. } = *unsafe { &*slice };
-    if records == 0 {
-        return;
-    }
-    // SAFETY: as above.
-    let written = unsafe { &raw mut (*slice).written };
-    // SAFETY: as above, aligned as `u64` is.
-    let written = unsafe { atomic_xadd::<u64, u64, { AtomicOrdering::Relaxed }>(written, 1) };
-    let Some(record) = RECORDS.get_ptr_mut(first.wrapping_add(written as u32 & records.wrapping_sub(1))) else {
-        return;
-    };
-    // SAFETY: as above.
-    let sequence = unsafe { &raw mut (*record).sequence };
-    // SAFETY: as above; only who reads it, and a writer a whole round ahead, look at it meanwhile.
-    unsafe { sequence.write_volatile(0) };
-    // SAFETY: as above.
-    let bytes = unsafe { &raw mut (*record).bytes }.cast::<u8>();
-    let captured = load(skb, bytes, RECORD_BYTES_MAX as u32, RECORD_BYTES_MAX as u32);
-    // SAFETY: as above.
-    let head = unsafe { &raw mut (*record).about };
-    // SAFETY: as above.
-    unsafe { head.write(about(skb, fate, 0, captured)) };
-    // SAFETY: as above.
-    unsafe { sequence.write_volatile(written + 1) };
 }
 
 /// The captures that want what the kernel drops on a port.

@@ -1,4 +1,4 @@
-//! Whoever looks on: captures, mirrors, the recorder. What lies in the maps, and the order, is told in
+//! Whoever looks on: captures, mirrors. What lies in the maps, and the order, is told in
 //! `switch-common/src/watch.rs`.
 //!
 //! A frame that nobody wants costs one bit of a word that was read anyway, and as long as there is a session two lookups more.
@@ -14,9 +14,9 @@ use aya_ebpf::macros::{classifier, map};
 use aya_ebpf::maps::{Array, PerCpuArray, ProgramArray};
 use aya_ebpf::programs::TcContext;
 use switch_common::{
-    DropCell, PORT_SLOTS, PUNT_TPID, PortWatch, SESSION_CAPTURE, SESSION_MIRROR, SESSION_RECORDER, SESSIONS_MAX,
-    Session, SessionCounts, Tally, WATCH_ACTION_MASK, WATCH_ACTION_SHIFT, WATCH_DROP, WATCH_EGRESS_SHIFT, WATCH_PUNTED,
-    WATCH_REASON_MASK, WATCH_REASON_SHIFT, WATCH_REDIRECT, WATCH_REDIRECT_PEER,
+    DropCell, PORT_SLOTS, PUNT_TPID, PortWatch, SESSION_CAPTURE, SESSION_MIRROR, SESSIONS_MAX, Session, SessionCounts,
+    Tally, WATCH_ACTION_MASK, WATCH_ACTION_SHIFT, WATCH_DROP, WATCH_EGRESS_SHIFT, WATCH_PUNTED, WATCH_REASON_MASK,
+    WATCH_REASON_SHIFT, WATCH_REDIRECT, WATCH_REDIRECT_PEER,
 };
 
 use crate::booking::add_shared;
@@ -54,8 +54,8 @@ pub(crate) struct Scene {
     pub(crate) captures: u64,
     /// Bytes that the most curious of them wants.
     pub(crate) bytes_max: u32,
-    /// Whether it is to be recorded.
-    recorded: u32,
+    /// Fills the last word.
+    reserved: u32,
 }
 
 /// Set in the mark of a mirror's copies, the session's bit in its low byte: so that the kernel's drops at the target are known.
@@ -199,16 +199,13 @@ fn serve_all(skb: Skb, fate: Fate, sessions: u64) {
         weight: Tally { frames: 0, bytes: 0, extra_frames: 0, extra_bytes: 0 },
         captures: 0,
         bytes_max: 0,
-        recorded: 0,
+        reserved: 0,
     };
     Weight::of(skb, true).book(&raw mut scene.weight);
     each_bit(sessions, |bit| serve(skb, fate, bit));
     if scene.captures != 0 {
         let written = capture::capture(skb, fate, scene.captures, scene.bytes_max);
         each_bit(scene.captures, |bit| book(bit, written));
-    }
-    if scene.recorded != 0 {
-        capture::record(skb, fate);
     }
 }
 
@@ -255,10 +252,6 @@ fn serve(skb: Skb, fate: Fate, bit: u32) {
         let refused = unsafe { bpf_clone_redirect(skb.0, session.target_ifindex, 0) };
         skb.set_mark(mark);
         book(bit, refused == 0);
-    } else if session.kind == SESSION_RECORDER {
-        counts.matched.add(&scene.weight);
-        scene.recorded = 1;
-        counts.delivered.add(&scene.weight);
     }
 }
 

@@ -14,6 +14,7 @@
 mod accounts;
 mod apply;
 mod attachment;
+mod attending;
 mod captures;
 mod changes;
 mod errors;

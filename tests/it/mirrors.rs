@@ -174,6 +174,76 @@ in_every_mode! {
         daemon.stop(arena)
     }
 
+    fn super_frames_reach_a_plain_analyser_in_as_many_frames_as_are_counted(arena, mode) {
+        let daemon = Daemon::start(arena, mode)?;
+        let (a, b) = (topology::offloading_station(&daemon, "a")?, topology::offloading_station(&daemon, "b")?);
+        let look = analyser("look")?;
+        b.send(&Builder::new(frames::station(2), MacAddr::BROADCAST).number(2).build())?;
+        a.receive_until(wait::SOON, |frame| frames::number_of(frame) == Some(2))?;
+        daemon.settle()?;
+        daemon.cli().run("mirror add m --from a:ingress --to look")?;
+        let whole = frames::tcp_super_frame(frames::station(1), frames::station(2), 14_600)?;
+        for _ in 0..10 {
+            a.send_with(frames::Request::tcp4(1460), &whole)?;
+            b.receive_until(wait::SOON, |got| got == whole)?;
+        }
+        daemon.settle()?;
+        let segments = look.drain()?.iter().filter(|got| got.len() == 1514).count();
+        let m = mirror(&daemon, "m")?;
+        ensure!(segments == 100 && m["matched"]["wire_frames"] == 100 && m["matched"]["frames"] == 10, "{segments} {m}");
+        ensure!(m["delivered"] == m["matched"] && m["lost"]["frames"] == 0, "{m}");
+        daemon.stop(arena)
+    }
+
+    fn a_vxlan_device_carries_the_copies_to_a_remote_analyser(arena, mode) {
+        let daemon = Daemon::start(arena, mode)?;
+        let (a, b) = (topology::station(&daemon, "a")?, topology::station(&daemon, "b")?);
+        let wire = analyser("wire")?;
+        run("ip address add 198.18.0.1/24 dev wire")?;
+        run("ip link add x0 type vxlan id 5 local 198.18.0.1 remote 198.18.0.2 dev wire dstport 4789")?;
+        run("sysctl -qw net.ipv6.conf.x0.disable_ipv6=1")?;
+        run("ip link set x0 arp off up")?;
+        daemon.cli().run("mirror add m --from a:ingress --to x0")?;
+        send(&a, 1, MacAddr::BROADCAST, 0..1)?;
+        send(&b, 2, frames::station(1), 1..2)?;
+        daemon.settle()?;
+        send(&a, 1, frames::station(2), 2..50)?;
+        daemon.settle()?;
+        // Outer Ethernet, IPv4, UDP and VXLAN: 50 bytes.
+        let mut seen = BTreeMap::new();
+        for outer in wire.drain()?.iter().filter(|outer| outer.get(36..38) == Some(&4789_u16.to_be_bytes())) {
+            if let Some(number) = outer.get(50..).and_then(frames::number_of) {
+                *seen.entry(number).or_default() += 1;
+            }
+        }
+        ensure!(seen == once((0..1).chain(2..50)), "{seen:?}");
+        daemon.stop(arena)
+    }
+
+    /// A flow that has its verdict is mirrored from the command on, without waiting for it to expire.
+    fn a_mirror_begins_within_a_second_for_a_flow_that_runs(arena, mode) {
+        let daemon = Daemon::start(arena, mode)?;
+        let (a, b) = (topology::station(&daemon, "a")?, topology::station(&daemon, "b")?);
+        let look = analyser("look")?;
+        send(&a, 1, MacAddr::BROADCAST, 0..1)?;
+        send(&b, 2, frames::station(1), 1..2)?;
+        daemon.settle()?;
+        send(&a, 1, frames::station(2), 2..100)?;
+        daemon.settle()?;
+        ensure!(look.drain()?.is_empty(), "nobody asked for a copy");
+        daemon.cli().run("mirror add m --from a:ingress --to look")?;
+        let began = std::time::Instant::now();
+        let mut number = 100;
+        wait::until_true("a copy comes", wait::SOON, || {
+            send(&a, 1, frames::station(2), number..number + 1)?;
+            number += 1;
+            Ok(!look.drain()?.is_empty())
+        })?;
+        let took = began.elapsed();
+        ensure!(took < wait::here(std::time::Duration::from_secs(1)), "{took:?}");
+        daemon.stop(arena)
+    }
+
     fn mirrors_of_the_file_come_and_go_with_it(arena, mode) {
         let file = "/run/mirrors.toml";
         let port = "[[port]]\nname = \"a\"\nnetdev = \"a\"\n";

@@ -4,7 +4,7 @@
 //! sorts what it finds by time, and holds back what is younger than [`HOLD`]: an older one may still be on its way from the
 //! other source. So a session's frames are in the order of their times, unless the loop is behind by more than that.
 //!
-//! **Bounded.** The ring and the loop's queue have their sizes, a round takes at most [`ROUND_BYTES_MAX`] of them, and every reader's
+//! **Bounded.** The ring and the loop's queue have their sizes, a round takes at most [`super::round::ROUND_BYTES_MAX`] of them, and every reader's
 //! queue has its share.
 
 use std::collections::HashMap;
@@ -20,6 +20,8 @@ use tokio::sync::oneshot;
 
 use super::clock;
 use super::reel::{Reeling, Reels};
+pub use super::round::Drawn;
+use super::round::Round;
 use super::session::{self, Closing, Feed, Given, Opening, QUEUES_BYTES_MAX, Session};
 use super::sieve::{Basin, Cells, PortSet, Spout, Wanted};
 use super::stream::{EndReason, Fate, Frame, Port};
@@ -31,29 +33,10 @@ pub const ROUND: Duration = Duration::from_millis(2);
 pub const HOLD: Duration = Duration::from_millis(1);
 /// How often they are looked at while there are sessions, but no frames.
 pub const LOOK: Duration = Duration::from_millis(10);
-/// Bytes of frames that a round takes at most, and some more.
-const ROUND_BYTES_MAX: usize = 8 << 20;
 /// Frames that are drawn before it is looked how many bytes they are: of the longest, 16 MiB.
 const DRAW_FRAMES: usize = 256;
 /// What lies in the ring when a session ends is taken in so many rounds at most: more than the ring can hold.
 const LAST_ROUNDS_MAX: u32 = 16;
-
-/// A frame of the reflex's.
-#[derive(Clone, Copy, Debug)]
-pub struct Drawn<'a> {
-    /// When its fate was decided, by the monotonic clock.
-    pub time: Nanos,
-    /// The sessions that want it.
-    pub sessions: u64,
-    /// Its length.
-    pub length: u32,
-    /// Whether no filter has seen it yet.
-    pub is_unfiltered: bool,
-    /// Its fate: see [`super::stream::Fate`].
-    pub fate: &'a [u8],
-    /// What was captured of it.
-    pub bytes: &'a [u8],
-}
 
 /// Where the reflex's frames come from. Its descriptor may become readable late: the hub looks by itself while there are sessions.
 pub trait Source: AsFd + Send + 'static {
@@ -162,62 +145,6 @@ impl Hub {
         self.orders.send(order).or(Err(Ended))?;
         rustix::io::write(&self.bell, &1_u64.to_ne_bytes()).or(Err(Ended))?;
         Ok(())
-    }
-}
-
-/// Frames of a round, their bytes one after the other.
-#[derive(Debug, Default)]
-struct Round {
-    frames: Vec<Seen>,
-    bytes: Vec<u8>,
-}
-
-#[derive(Clone, Copy, Debug)]
-struct Seen {
-    time: Nanos,
-    sessions: u64,
-    length: u32,
-    is_unfiltered: bool,
-    at: usize,
-    fate_bytes: usize,
-    kept: usize,
-}
-
-impl Round {
-    fn add(&mut self, drawn: Drawn<'_>) {
-        let at = self.bytes.len();
-        self.bytes.extend_from_slice(drawn.fate);
-        self.bytes.extend_from_slice(drawn.bytes);
-        let (fate_bytes, kept) = (drawn.fate.len(), drawn.bytes.len());
-        let Drawn { time, sessions, length, is_unfiltered, .. } = drawn;
-        self.frames.push(Seen { time, sessions, length, is_unfiltered, at, fate_bytes, kept });
-    }
-
-    fn is_full(&self) -> bool {
-        self.bytes.len() >= ROUND_BYTES_MAX
-    }
-
-    fn fate(&self, seen: &Seen) -> &[u8] {
-        self.bytes.get(seen.at..seen.at + seen.fate_bytes).unwrap_or_default()
-    }
-
-    fn kept(&self, seen: &Seen) -> &[u8] {
-        let at = seen.at + seen.fate_bytes;
-        self.bytes.get(at..at + seen.kept).unwrap_or_default()
-    }
-
-    /// Keeps only the frames from `first` on.
-    fn keep_from(&mut self, first: usize) {
-        if first >= self.frames.len() {
-            self.frames.clear();
-            self.bytes.clear();
-            return;
-        }
-        let held = std::mem::take(self);
-        for seen in held.frames.iter().skip(first) {
-            let Seen { time, sessions, length, is_unfiltered, .. } = *seen;
-            self.add(Drawn { time, sessions, length, is_unfiltered, fate: held.fate(seen), bytes: held.kept(seen) });
-        }
     }
 }
 

@@ -15,12 +15,12 @@ pub mod client;
 pub(crate) mod clock;
 mod fate;
 pub mod hub;
-
 pub mod output;
 pub mod pcapng;
 pub mod reel;
 pub mod request;
 pub mod ring;
+mod round;
 pub mod session;
 pub mod sieve;
 pub mod stream;

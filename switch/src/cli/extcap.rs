@@ -2,23 +2,32 @@
 //!
 //! Wireshark runs every program in its extcap folder and asks it what it has ("extcap", its user's guide, D.5). What we put
 //! there is a link to this binary named [`LINK`]: called by that name, it is `weft extcap`. `doc/extcap.4` of Wireshark says
-//! what is asked and how it is answered: one sentence a line, values in braces.
+//! what is asked and how it is answered: one sentence a line, values in braces. A filter that is asked about without a capture is
+//! right when nothing is said of it.
 
-use std::fs;
+use std::fs::{self, OpenOptions};
 use std::io;
 use std::os::unix::fs::symlink;
 use std::path::{Path, PathBuf};
 use std::process::Command;
 use std::time::Duration;
 
-use anyhow::{Context, bail, ensure};
+use anyhow::{Context, bail};
 use clap::Args;
+use tokio::signal::unix::{SignalKind, signal};
 use tokio::time::timeout;
 
 use super::Global;
 use super::output::{print, remark};
 use crate::api::client::Client;
 use crate::api::schema::{PortInfo, Status};
+use crate::capture::client::{CaptureError, capture};
+use crate::capture::output::Output;
+use crate::capture::request::{Request, SNAPLEN_FULL};
+use crate::config::socket_path;
+use crate::filter::Program;
+use crate::port::IfName;
+use crate::port::spec::PortName;
 
 /// What the link in Wireshark's folder is called.
 pub(super) const LINK: &str = "weft-extcap";
@@ -31,12 +40,25 @@ const SCHEME: &str = "weft:";
 
 /// List the switch's ports in Wireshark
 #[derive(Args, Debug)]
-#[command(group(clap::ArgGroup::new("question").required(true)))]
-#[expect(clippy::option_option, reason = "a flag that may have a value")]
+#[command(
+    group(clap::ArgGroup::new("question")),
+    group(clap::ArgGroup::new("asked").required(true).multiple(true).args([
+        "install",
+        "extcap_interfaces",
+        "extcap_dlts",
+        "extcap_config",
+        "capture",
+        "extcap_capture_filter",
+    ]))
+)]
+#[expect(clippy::struct_excessive_bools, reason = "what Wireshark asks are switches of a command line")]
 pub(super) struct Options {
-    /// Link this program into Wireshark's folder of such programs [default: the folder that tshark names]
-    #[arg(long, value_name = "DIR", num_args = 0..=1, group = "question")]
-    install: Option<Option<PathBuf>>,
+    /// Link this program into Wireshark's folder of such programs
+    #[arg(long, group = "question")]
+    install: bool,
+    /// That folder, where it is not the one that tshark names
+    #[arg(long, value_name = "DIR", requires = "install")]
+    folder: Option<PathBuf>,
     /// Wireshark asks: which interfaces are there
     #[arg(long, group = "question")]
     extcap_interfaces: bool,
@@ -46,6 +68,15 @@ pub(super) struct Options {
     /// Wireshark asks: what can be chosen
     #[arg(long, group = "question", requires = "extcap_interface")]
     extcap_config: bool,
+    /// Wireshark asks: capture into this pipe
+    #[arg(long, group = "question", requires_all = ["extcap_interface", "fifo"])]
+    capture: bool,
+    /// Where to capture into
+    #[arg(long, value_name = "PIPE")]
+    fifo: Option<PathBuf>,
+    /// Only what matches this; without --capture: whether it can be understood
+    #[arg(long, value_name = "EXPRESSION", requires = "extcap_interface")]
+    extcap_capture_filter: Option<String>,
     /// Of this interface
     #[arg(long, value_name = "INTERFACE")]
     extcap_interface: Option<String>,
@@ -55,8 +86,8 @@ pub(super) struct Options {
 }
 
 pub(super) async fn run(global: &Global, options: Options) -> anyhow::Result<()> {
-    if let Some(folder) = options.install {
-        return install(folder);
+    if options.install {
+        return install(options.folder);
     }
     if options.extcap_interfaces {
         let mut lines = format!("extcap {{version={}}}{{display=Weft}}\n", env!("CARGO_PKG_VERSION"));
@@ -65,17 +96,70 @@ pub(super) async fn run(global: &Global, options: Options) -> anyhow::Result<()>
         }
         return Ok(print(&lines)?);
     }
-    let interface = options.extcap_interface.unwrap_or_default();
-    ensure!(
-        interface.starts_with(SCHEME),
-        "'{}' is none of our interfaces; see `weft extcap --extcap-interfaces`",
-        interface.escape_debug()
-    );
+    let named = options.extcap_interface.unwrap_or_default();
+    let (instance, port) = named_by(&named)?;
     if options.extcap_dlts {
         print("dlt {number=1}{name=EN10MB}{display=Ethernet}\n")?;
     }
     // Nothing is to be chosen: the filter is Wireshark's own field.
-    Ok(())
+    let filter = options.extcap_capture_filter.filter(|text| !text.trim().is_empty());
+    let Some(fifo) = options.fifo.filter(|_| options.capture) else {
+        return filter.as_deref().map_or(Ok(()), validate);
+    };
+    let socket = global.socket.clone().unwrap_or_else(|| socket_path(&instance));
+    capture_into(&Client::new(&socket), port, filter, &fifo).await
+}
+
+/// The instance and the port that an interface of ours stands for; no port: all of them.
+fn named_by(interface: &str) -> anyhow::Result<(IfName, Option<PortName>)> {
+    let unknown = || {
+        let shown = interface.escape_debug();
+        format!("'{shown}' is none of our interfaces; see `weft extcap --extcap-interfaces`")
+    };
+    let (instance, port) = interface
+        .strip_prefix(SCHEME)
+        .with_context(unknown)?
+        .split_once(':')
+        .map_or_else(|| (interface.trim_start_matches(SCHEME), None), |(instance, port)| (instance, Some(port)));
+    let instance = instance.parse().ok().with_context(unknown)?;
+    Ok((instance, port.map(|port| port.parse().ok().with_context(unknown)).transpose()?))
+}
+
+/// Wireshark colours its field by whether anything is said.
+fn validate(filter: &str) -> anyhow::Result<()> {
+    match Program::compile(filter) {
+        Ok(_) => Ok(()),
+        Err(error) => Ok(print(&format!("{error}\n"))?),
+    }
+}
+
+/// Captures until who reads goes, or Wireshark says that it is enough.
+async fn capture_into(
+    client: &Client,
+    port: Option<PortName>,
+    filter: Option<String>,
+    fifo: &Path,
+) -> anyhow::Result<()> {
+    // Opening waits for a reader, which Wireshark is already.
+    let pipe =
+        OpenOptions::new().write(true).open(fifo).with_context(|| format!("{}: not writable", fifo.display()))?;
+    let mut signals = [signal(SignalKind::terminate())?, signal(SignalKind::interrupt())?];
+    let stop = async {
+        let [terminate, interrupt] = &mut signals;
+        tokio::select! {
+            _ = terminate.recv() => {}
+            _ = interrupt.recv() => {}
+        }
+    };
+    // Whole frames: whoever looks through Wireshark wants to see what is in them.
+    let request =
+        Request { ports: port.into_iter().collect(), filter, snaplen: Some(SNAPLEN_FULL), ..Request::default() };
+    match capture(client, &request, Output::Stream(Box::new(pipe)), stop).await {
+        Ok(summary) if summary.is_broken_off && !summary.is_broken_pipe => Err(client.vanished().into()),
+        Ok(_) => Ok(()),
+        Err(CaptureError::Client(error)) => Err(error.into()),
+        Err(error) => Err(error.into()),
+    }
 }
 
 /// What Wireshark shows as an interface: all ports of a switch, or one.
@@ -124,7 +208,7 @@ fn install(folder: Option<PathBuf>) -> anyhow::Result<()> {
     let folder = folder.map_or_else(wiresharks_folder, Ok)?;
     let own = std::env::current_exe().context("this program's own path is not known")?;
     fs::create_dir_all(&folder)
-        .with_context(|| format!("{}: cannot be made; name another with --install DIR", folder.display()))?;
+        .with_context(|| format!("{}: cannot be made; name another with --folder DIR", folder.display()))?;
     let link = folder.join(LINK);
     match symlink(&own, &link) {
         Ok(()) => {}
@@ -135,7 +219,7 @@ fn install(folder: Option<PathBuf>) -> anyhow::Result<()> {
         }
         Err(error) => {
             return Err(error).with_context(|| {
-                format!("{}: cannot be written to; be root, or name another with --install DIR", folder.display())
+                format!("{}: cannot be written to; be root, or name another with --folder DIR", folder.display())
             });
         }
     }
@@ -147,7 +231,7 @@ fn wiresharks_folder() -> anyhow::Result<PathBuf> {
     let asked = Command::new("tshark").args(["-G", "folders"]).output();
     let text = asked.map(|output| String::from_utf8_lossy(&output.stdout).into_owned()).unwrap_or_default();
     folder_in(&text)
-        .context("Wireshark's extcap folder is not known, because there is no tshark; name it: --install DIR")
+        .context("Wireshark's extcap folder is not known, because there is no tshark; name it: --folder DIR")
 }
 
 /// What `tshark -G folders` says of it.

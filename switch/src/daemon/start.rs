@@ -44,13 +44,7 @@ pub(super) struct Started {
 /// Loads or adopts the reflex, makes or adopts the punt tap, and starts the loop between them.
 pub(super) async fn start(runtime: &Runtime, host: &Host, ports: &[SavedPort]) -> Result<Started> {
     let flows = runtime.flows;
-    let load = Load {
-        hook: hook(runtime.hook),
-        flows: flows.enabled,
-        flows_max: flows.max,
-        hearing: hearing(runtime),
-        records: 0,
-    };
+    let load = Load { hook: hook(runtime.hook), flows: flows.enabled, flows_max: flows.max, hearing: hearing(runtime) };
     let (mut reflex, adopted) = Reflex::open(&pins(&runtime.name), load)?;
     tracing::info!(?adopted, "reflex");
     diagnostics::listen(&mut reflex)?;

@@ -64,7 +64,7 @@ impl AsFd for CaptureRing {
     }
 }
 
-/// A record as it lies in the ring, or in the recorder's memory.
+/// A record as it lies in the ring.
 fn decode(record: &[u8]) -> Option<Capture<'_>> {
     let short = |at: usize| Some(u16::from_ne_bytes(*record.get(at..)?.first_chunk()?));
     let word = |at: usize| Some(u32::from_ne_bytes(*record.get(at..)?.first_chunk()?));

@@ -28,10 +28,10 @@ mod maps;
 mod names;
 mod netlink;
 mod pins;
-mod recorder;
 mod sys;
 mod verdicts;
 mod watch;
+mod wish;
 
 #[cfg(test)]
 mod tests;
@@ -59,7 +59,8 @@ pub use pins::Adopted;
 #[cfg(test)]
 pub(crate) use sys::TestClassifier;
 pub use verdicts::{PairReader, VerdictError, VerdictMap};
-pub use watch::{Kind, Ports, WatchCounts, Wish};
+pub use watch::WatchCounts;
+pub use wish::{Kind, Ports, Wish};
 
 use attach::{Dirs, Netdev};
 use evidence::EvidenceTally;
@@ -67,7 +68,6 @@ use kernel_drops::{Facts, KernelDrops, LAYOUT_GLOBAL};
 use maps::Maps;
 use names::HeardTally;
 use pins::Pins;
-use recorder::Recorder;
 use watch::Watchers;
 
 /// The programs, as `cargo xtask ebpf` built them.
@@ -89,13 +89,11 @@ pub struct Load {
     pub flows_max: u32,
     /// How much of frames that say who is who is handed over by each port; nothing when absent.
     pub hearing: Option<HearingRate>,
-    /// Room for the recorder's records over all ports; 0: nothing is recorded.
-    pub records: u32,
 }
 
 impl Default for Load {
     fn default() -> Self {
-        Self { hook: Hook::Auto, flows: true, flows_max: FLOWS_MAX, hearing: Some(HearingRate::default()), records: 0 }
+        Self { hook: Hook::Auto, flows: true, flows_max: FLOWS_MAX, hearing: Some(HearingRate::default()) }
     }
 }
 
@@ -114,7 +112,6 @@ pub struct Reflex {
     heard: Option<HeardRing>,
     heard_counts: HeardTally,
     watchers: Watchers,
-    recorder: Recorder,
 }
 
 impl Reflex {
@@ -139,7 +136,6 @@ impl Reflex {
         loader.override_global("HEARD_INTERVAL_NS", &interval, true);
         loader.override_global("HEARD_AHEAD_NS", &ahead, true);
         loader.map_max_entries("FLOWS4", how.flows_max.max(1)).map_max_entries("FLOWS6", (how.flows_max / 2).max(1));
-        loader.map_max_entries("RECORDS", how.records.max(1));
         let object = |source| ReflexError::Object { source: Box::new(source) };
         // The loader's own reading of the kernel's types makes room for the one that is used.
         loader.btf(None);
@@ -155,7 +151,6 @@ impl Reflex {
         let (evidence, evidence_counts) = evidence::take(&mut ebpf, kernel_drops.reasons())?;
         let (heard, heard_counts) = names::take(&mut ebpf)?;
         let watchers = Watchers::start(&mut ebpf)?;
-        let recorder = Recorder::take(&mut ebpf)?;
         let (maps, verdicts, brain) = Maps::take(&mut ebpf)?;
         let dirs = Dirs { links: pins.links(), filters: pins.filters() };
         let reflex = Self {
@@ -171,7 +166,6 @@ impl Reflex {
             heard: Some(heard),
             heard_counts,
             watchers,
-            recorder,
         };
         Ok((reflex, adopted))
     }

@@ -183,29 +183,6 @@ pub(super) fn lookup_first<V: Pod + Default>(
     Ok(())
 }
 
-/// Reads `count` elements of an array from `first` on in one call.
-pub(super) fn lookup_range<V: Pod + Default>(array: BorrowedFd<'_>, first: u32, count: usize) -> io::Result<Vec<V>> {
-    let mut keys = vec![0u32; count];
-    let mut values = vec![V::default(); count];
-    let (before, mut next) = (first.wrapping_sub(1), 0u32);
-    let mut attr = BatchAttr {
-        in_batch: if first == 0 { 0 } else { &raw const before as u64 },
-        out_batch: &raw mut next as u64,
-        keys: keys.as_mut_ptr() as u64,
-        values: values.as_mut_ptr() as u64,
-        count: u32::try_from(count).unwrap_or(u32::MAX),
-        map_fd: raw(array),
-        ..BatchAttr::default()
-    };
-    match bpf(BPF_MAP_LOOKUP_BATCH, &mut attr) {
-        // The array ends there.
-        Err(error) if error.raw_os_error() != Some(libc::ENOENT) => return Err(error),
-        _ => {}
-    }
-    values.truncate(attr.count as usize);
-    Ok(values)
-}
-
 /// `union bpf_attr` for the commands on one element.
 #[repr(C)]
 #[derive(Default)]

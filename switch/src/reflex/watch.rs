@@ -1,4 +1,4 @@
-//! Who looks on: sessions of captures, mirrors and the recorder, told to the kernel half all at once.
+//! Who looks on: sessions of captures and mirrors, told to the kernel half all at once.
 //!
 //! A session has a bit, a place in every mask ([`switch_common::PortWatch`]). [`Reflex::set_sessions`] makes one program of all
 //! filters, has the kernel verify it, and puts it in the place of the one before in one step; then the masks follow. A filter
@@ -10,24 +10,24 @@
 //! Mirrors go on when the daemon dies. The next one finds their bits by [`Reflex::sessions_found`], and is to say what each of
 //! them wants in one call; whatever else was watched then ends with this one's start.
 
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::BTreeMap;
 use std::io;
 use std::os::fd::{AsFd, AsRawFd, OwnedFd};
-use std::sync::Arc;
 
 use aya::Ebpf;
 use aya::maps::{Array, Map, MapData, PerCpuArray, ProgramArray, RingBuf};
 use switch_common::{
-    DropCell, PORT_SLOTS, PORT_WATCHED, PortId, PortWatch, SESSION_CAPTURE, SESSION_MIRROR, SESSION_NONE,
-    SESSION_RECORDER, SESSIONS_MAX, Session, SessionCounts, WATCHERS_FILTER, WATCHERS_SERVE,
+    DropCell, PORT_SLOTS, PORT_WATCHED, PortWatch, SESSION_MIRROR, SESSION_NONE, SESSIONS_MAX, Session, SessionCounts,
+    WATCHERS_FILTER, WATCHERS_SERVE,
 };
 
 use super::attach::{self, Netdev};
 use super::captures::CaptureRing;
 use super::error::ReflexError;
 use super::maps::with_fd;
+use super::wish::{Kind, Wish};
 use super::{MIRROR_CUT, Reflex, program, sys};
-use crate::filter::{Program, Wanted, translate};
+use crate::filter::{Wanted, translate};
 use crate::port::IfName;
 
 /// The program that serves sessions.
@@ -39,93 +39,6 @@ const BITS: u8 = SESSIONS_MAX as u8;
 
 /// How the places are named where copies are cut.
 const CUT_PLACE: &str = "mirror-";
-
-/// Whose frames a session wants.
-#[derive(Clone, Debug, Default, PartialEq, Eq)]
-pub enum Ports {
-    /// Nobody's.
-    #[default]
-    None,
-    /// Everybody's, those of ports that are yet to come among them.
-    All,
-    /// Some ports'.
-    These(BTreeSet<PortId>),
-}
-
-impl Ports {
-    fn has(&self, id: usize) -> bool {
-        match self {
-            Self::None => false,
-            Self::All => id != 0,
-            Self::These(ids) => ids.iter().any(|port| port.index() == id),
-        }
-    }
-}
-
-/// What becomes of a session's frames.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Kind {
-    /// Copies go to a netdev.
-    Mirror {
-        /// Its interface index.
-        target: u32,
-    },
-    /// Copies go into the ring of captures.
-    Capture,
-    /// Beginnings of frames are kept in the slices of memory.
-    Recorder,
-}
-
-/// What a session wants.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Wish {
-    /// What becomes of its frames.
-    pub kind: Kind,
-    /// Which frames; `None`: all.
-    pub filter: Option<Arc<Program>>,
-    /// Ports whose frames are wanted when they come in, whatever becomes of them.
-    pub ingress: Ports,
-    /// Ports whose frames are wanted when they go out.
-    pub egress: Ports,
-    /// Ports whose drops are wanted, on either side, the kernel's among them. Not for mirrors.
-    pub dropped: Ports,
-    /// Of dropped frames: those whose [`switch_common::DropReason`] has its bit here.
-    pub reasons: u32,
-    /// Of frames that the kernel dropped: those whose reason's number has its bit here.
-    pub kernel_reasons: [u64; 4],
-    /// Bytes wanted of a frame; for a mirror 0: all.
-    pub bytes_max: u32,
-}
-
-impl Wish {
-    /// All frames of all ports, whole.
-    pub fn all(kind: Kind) -> Self {
-        Self {
-            kind,
-            filter: None,
-            ingress: Ports::All,
-            egress: Ports::All,
-            dropped: Ports::None,
-            reasons: u32::MAX,
-            kernel_reasons: [u64::MAX; 4],
-            bytes_max: if kind == Kind::Capture { u32::MAX } else { 0 },
-        }
-    }
-
-    fn session(&self) -> Session {
-        let (kind, target_ifindex) = match self.kind {
-            Kind::Mirror { target } => (SESSION_MIRROR, target),
-            Kind::Capture => (SESSION_CAPTURE, 0),
-            Kind::Recorder => (SESSION_RECORDER, 0),
-        };
-        let Self { bytes_max, reasons, kernel_reasons, .. } = *self;
-        Session { kind, target_ifindex, bytes_max, reasons, kernel_reasons }
-    }
-
-    fn is_mirror(&self) -> bool {
-        matches!(self.kind, Kind::Mirror { .. })
-    }
-}
 
 /// What became of a session's frames. `matched` = `delivered` + `lost` once nothing is under way.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]

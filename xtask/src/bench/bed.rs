@@ -11,7 +11,7 @@ use super::frames::{super_frame, udp};
 use super::stacks::Pair;
 use super::statistics::{median, percentile};
 use super::stream::{Offer, Outcome, Pace, stream};
-use super::systems::{Kind, System};
+use super::systems::{Kind, Look, System};
 use super::tap::{self, Station};
 use super::taps;
 
@@ -74,6 +74,16 @@ impl Bed {
             Route::Taps | Route::ToAll(_) | Route::FromMany(_) => taps_stage(system, sources, sinks)?,
         };
         Ok(Self { stage, run: 0, fresh: 0, known: 0 })
+    }
+
+    /// The same with somebody who looks on.
+    pub fn watched(kind: Kind, route: Route, binary: &Path, slot: &str, look: Look) -> Result<Self> {
+        let mut bed = Self::prepare(kind, route, binary, slot)?;
+        match &mut bed.stage {
+            Stage::Taps { system, .. } => system.look(look)?,
+            Stage::Stacks(pair) => pair.system_mut().look(look)?,
+        }
+        Ok(bed)
     }
 
     /// The switch.

@@ -6,6 +6,7 @@
 //! be started or measured has its reason in the table.
 
 mod bed;
+mod captures;
 mod claims;
 mod cpu;
 mod figure;
@@ -48,7 +49,7 @@ pub struct Options {
     /// Few and short slices, about three minutes: to see whether the bench works, not to publish.
     #[arg(long)]
     quick: bool,
-    /// Only cases and values whose name contains this (`tap`, `observing`, `container`, `first`, `idle`, `scale`).
+    /// Only cases and values whose name contains this (`tap`, `observing`, `container`, `first`, `idle`, `scale`, `capture`, `mirror`).
     #[arg(long)]
     only: Option<String>,
     /// Only these systems beside the bridge, by a part of their name (`weft`, `ovs`, `vde`); may be repeated.
@@ -123,6 +124,7 @@ pub fn run(options: &Options) -> Result<()> {
     let mut rows: Vec<report::Row> = claims::CLAIMS.iter().filter_map(|claim| claim.held(&cases)).collect();
     if !options.control {
         values::measure(options, &weft, &mut rows)?;
+        captures::measure(options, &weft, &mut rows);
     }
     if rows.is_empty() && cases.is_empty() {
         bail!("nothing is called so; `--only` takes a part of a name that the published table has");

@@ -80,6 +80,11 @@ impl Pair {
         &self.system
     }
 
+    /// The switch under them, to be told something.
+    pub fn system_mut(&mut self) -> &mut System {
+        &mut self.system
+    }
+
     /// Round trips of one byte over TCP, in microseconds.
     pub fn round_trips(&self, count: usize) -> Result<Vec<f64>> {
         let listener = self.server.inside(|| Ok(TcpListener::bind((SERVER, 0))?))?;

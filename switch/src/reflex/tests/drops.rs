@@ -9,7 +9,8 @@ use switch_common::{DropCell, DropReason, LAYOUT_VERSION, PORT_UP, PortConfig, W
 use super::bench::{Bench, PLAIN, frame, id, pair};
 use super::lab::{enter, ifindex, netdev_counter, run, wait_for};
 use super::tap::Tap;
-use crate::reflex::{Adopted, Hook, KernelDrop, Reflex};
+use super::watching::{self, captured, counts, set};
+use crate::reflex::{Adopted, Hook, KernelDrop, Kind, Ports, Reflex, Wish};
 
 /// What a port's kernel drops are, by way and label.
 fn dropped(reflex: &Reflex, port: u16) -> BTreeMap<(Option<Way>, String), DropCell> {
@@ -189,4 +190,25 @@ fn a_port_that_is_given_anew_begins_at_zero() {
     bench.reflex.reset_counters(id(2)).unwrap();
     assert_eq!((dropped(&bench.reflex, 2).len(), ring_full(&bench.reflex, 3)), (0, kept));
     bench.verdicts.remove(&pair(1, 2)).unwrap();
+}
+
+#[test]
+fn what_the_kernel_drops_at_a_port_is_captured() {
+    let Some(lab) = enter("drops::what_the_kernel_drops_at_a_port_is_captured") else { return };
+    let mut bench = watching::bench(&lab);
+    let mut ring = bench.reflex.captures().unwrap();
+    let wish = Wish { ingress: Ports::None, egress: Ports::None, dropped: Ports::All, ..Wish::all(Kind::Capture) };
+    set(&mut bench.reflex, [(63, wish)]);
+    let sent = frame(1, 2, &[0x81, 0, 0, 7, 0x88, 0xb5], 46);
+    // Nobody reads guest 2's tap, until its queue is full.
+    for _ in 0..4000 {
+        bench.send(1, &sent);
+    }
+    let all = captured(&mut bench, &mut ring);
+    let arrived = bench.received(2).len();
+    assert!(arrived < 4000 && arrived + all.len() == 4000, "{arrived} arrived, {} captured", all.len());
+    let label = bench.reflex.kernel_reasons().label(all[0].0.reason).into_owned();
+    assert_eq!((label.as_str(), all[0].0.egress, &all[0].1), ("ring_full", 2, &sent));
+    let (matched, delivered, _) = counts(&bench.reflex, 63);
+    assert_eq!((matched, delivered), (all.len() as u64, all.len() as u64));
 }

@@ -26,7 +26,7 @@ fn filtered(wish: Wish, expression: &str) -> Wish {
     Wish { filter: Some(Arc::new(Program::compile(expression).unwrap())), ..wish }
 }
 
-fn set(reflex: &mut Reflex, sessions: impl IntoIterator<Item = (u8, Wish)>) {
+pub(super) fn set(reflex: &mut Reflex, sessions: impl IntoIterator<Item = (u8, Wish)>) {
     reflex.set_sessions(sessions.into_iter().collect::<BTreeMap<_, _>>()).unwrap();
 }
 
@@ -43,7 +43,7 @@ fn seen(tap: &mut Tap) -> Vec<Vec<u8>> {
 }
 
 /// Matched, delivered and lost frames; the law between them holds.
-fn counts(reflex: &Reflex, bit: u8) -> (u64, u64, u64) {
+pub(super) fn counts(reflex: &Reflex, bit: u8) -> (u64, u64, u64) {
     let WatchCounts { kernel, .. } = reflex.session_counts(bit).unwrap();
     let mut sum = kernel.delivered;
     sum.add(&kernel.lost);
@@ -51,7 +51,7 @@ fn counts(reflex: &Reflex, bit: u8) -> (u64, u64, u64) {
     (kernel.matched.frames, kernel.delivered.frames, kernel.lost.frames)
 }
 
-fn bench(lab: &Lab) -> Bench {
+pub(super) fn bench(lab: &Lab) -> Bench {
     let mut bench = Bench::new(lab);
     bench.decide(1, 2, |_| {});
     bench.decide(2, 1, |_| {});
@@ -208,7 +208,7 @@ fn what_a_slow_target_has_no_room_for_is_counted_to_the_frame() {
 }
 
 /// What waits in the ring.
-fn captured(bench: &mut Bench, ring: &mut crate::reflex::CaptureRing) -> Vec<(Captured, Vec<u8>)> {
+pub(super) fn captured(bench: &mut Bench, ring: &mut crate::reflex::CaptureRing) -> Vec<(Captured, Vec<u8>)> {
     let _ = bench;
     let mut all = Vec::new();
     ring.drain(|capture| all.push((capture.about, capture.bytes.to_vec())));
@@ -391,50 +391,4 @@ fn mirrors_outlive_the_daemon_and_captures_do_not() {
     assert_eq!(counts(&reflex, 63), (2, 2, 0), "the capture ended with its daemon's successor");
     assert_eq!(reflex.free_session(Kind::Mirror { target: 1 }), Some(1));
     let _ = lab::settings();
-}
-
-#[test]
-fn what_the_kernel_drops_at_a_port_is_captured() {
-    let Some(lab) = enter("watching::what_the_kernel_drops_at_a_port_is_captured") else { return };
-    let mut bench = bench(&lab);
-    let mut ring = bench.reflex.captures().unwrap();
-    let wish = Wish { ingress: Ports::None, egress: Ports::None, dropped: Ports::All, ..Wish::all(Kind::Capture) };
-    set(&mut bench.reflex, [(63, wish)]);
-    let sent = frame(1, 2, &[0x81, 0, 0, 7, 0x88, 0xb5], 46);
-    // Nobody reads guest 2's tap, until its queue is full.
-    for _ in 0..4000 {
-        bench.send(1, &sent);
-    }
-    let all = captured(&mut bench, &mut ring);
-    let arrived = bench.received(2).len();
-    assert!(arrived < 4000 && arrived + all.len() == 4000, "{arrived} arrived, {} captured", all.len());
-    let label = bench.reflex.kernel_reasons().label(all[0].0.reason).into_owned();
-    assert_eq!((label.as_str(), all[0].0.egress, &all[0].1), ("ring_full", 2, &sent));
-    let (matched, delivered, _) = counts(&bench.reflex, 63);
-    assert_eq!((matched, delivered), (all.len() as u64, all.len() as u64));
-}
-
-#[test]
-fn the_recorder_keeps_the_last_frames_of_each_port_that_has_a_slice() {
-    let Some(lab) = enter("watching::the_recorder_keeps_the_last_frames_of_each_port_that_has_a_slice") else { return };
-    let mut bench = Bench::with(&lab, Load { records: 24, ..Load::default() });
-    bench.decide(1, 2, |_| {});
-    bench.decide(2, 1, |_| {});
-    bench.reflex.set_slice(id(1), 8, 16).unwrap();
-    bench.reflex.set_slice(id(2), 0, 8).unwrap();
-    set(&mut bench.reflex, [(63, Wish { egress: Ports::None, ..Wish::all(Kind::Recorder) })]);
-    let sent = |from, to, payload| frame(from, to, &[0x81, 0, 0, 7, 0x88, 0xb5], payload);
-    for number in 0..40 {
-        bench.send(1, &sent(1, 2, 46 + number));
-        bench.send(2, &sent(2, 1, 400 + number));
-        bench.send(3, &sent(3, 1, 46));
-    }
-    let lengths = |number| -> Vec<u32> {
-        bench.reflex.read_slice(id(number)).unwrap().iter().map(|(about, _)| about.length).collect()
-    };
-    assert_eq!(lengths(1), (24..40).map(|number| 18 + 46 + number).collect::<Vec<u32>>());
-    assert_eq!(lengths(2), (32..40).map(|number| 18 + 400 + number).collect::<Vec<u32>>());
-    assert_eq!(lengths(3), Vec::<u32>::new());
-    let last = bench.reflex.read_slice(id(2)).unwrap().pop().unwrap().1;
-    assert_eq!(last, sent(2, 1, 439)[..switch_common::RECORD_BYTES_MAX]);
 }

@@ -37,6 +37,8 @@ pub enum Kind {
     WeftSmallTable,
     /// Weft with room for 2,097,152 flows, all of which one port may have.
     WeftLargeTable,
+    /// Weft with its flight recorder on.
+    WeftRecorder,
     /// Weft with every frame decided in user space.
     WeftUserspace,
     /// Open vSwitch, `datapath_type=netdev`.
@@ -60,6 +62,7 @@ impl Kind {
             Self::WeftForwarding => "Weft, forwarding only",
             Self::WeftSmallTable => "Weft, 65,536 flows",
             Self::WeftLargeTable => "Weft, 2 M flows",
+            Self::WeftRecorder => "Weft, recorder on",
             Self::WeftUserspace => "Weft, user space",
             Self::Ovs => "OVS netdev",
             Self::OvsTso => "OVS netdev, TSO",
@@ -72,7 +75,12 @@ impl Kind {
     pub const fn is_weft(self) -> bool {
         matches!(
             self,
-            Self::Weft | Self::WeftForwarding | Self::WeftSmallTable | Self::WeftLargeTable | Self::WeftUserspace
+            Self::Weft
+                | Self::WeftForwarding
+                | Self::WeftSmallTable
+                | Self::WeftLargeTable
+                | Self::WeftRecorder
+                | Self::WeftUserspace
         )
     }
 
@@ -91,9 +99,35 @@ impl Kind {
     }
 }
 
+/// Who looks at the frames of a switch of ours, beside the switch.
+#[derive(Clone, Copy, Debug)]
+pub enum Look {
+    /// Nobody.
+    Nobody,
+    /// `weft capture` of a port, with a filter.
+    Capture(&'static str, &'static str),
+    /// `weft capture` of the headers of everything.
+    CaptureAll,
+    /// A mirror of whole frames from a port to a netdev that takes everything; a port that is not there yet is made, and idle.
+    Mirror(&'static str),
+}
+
+impl Look {
+    /// What is said of it behind the switch's name.
+    pub const fn label(self) -> &'static str {
+        match self {
+            Self::Nobody => "",
+            Self::Capture(..) => ", a capture with a filter",
+            Self::CaptureAll => ", a capture of headers",
+            Self::Mirror(_) => ", a mirror",
+        }
+    }
+}
+
 /// A running switch. Fields are dropped in their order: programs before their namespace.
 pub struct System {
     kind: Kind,
+    watcher: Option<(Running, Folder)>,
     switch: Switch,
     namespace: Namespace,
 }
@@ -119,20 +153,23 @@ impl System {
                 }
                 Switch::Bridge { watcher: None }
             }
-            Kind::Weft | Kind::WeftForwarding | Kind::WeftSmallTable | Kind::WeftLargeTable | Kind::WeftUserspace => {
-                Switch::Weft(Weft::start(kind, binary, &namespace, slot)?)
-            }
+            Kind::Weft
+            | Kind::WeftForwarding
+            | Kind::WeftSmallTable
+            | Kind::WeftLargeTable
+            | Kind::WeftRecorder
+            | Kind::WeftUserspace => Switch::Weft(Weft::start(kind, binary, &namespace, slot)?),
             Kind::Ovs | Kind::OvsTso | Kind::OvsIpfix => Switch::Ovs(Ovs::start(kind, &namespace, slot)?),
             Kind::Vde => Switch::Vde(Vde::start(&namespace, slot, ports)?),
         };
-        Ok(Self { kind, switch, namespace })
+        Ok(Self { kind, watcher: None, switch, namespace })
     }
 
     /// Starts Weft with a configuration file; metrics are served at an address in its namespace.
     pub fn configured(binary: &Path, slot: &str, file: &Path, metrics: &str) -> Result<Self> {
         let namespace = Namespace::new(slot)?;
         let weft = Weft::run(binary, &namespace, slot, ["kernel", metrics], Some(file))?;
-        Ok(Self { kind: Kind::Weft, switch: Switch::Weft(weft), namespace })
+        Ok(Self { kind: Kind::Weft, watcher: None, switch: Switch::Weft(weft), namespace })
     }
 
     /// Which it is.
@@ -197,6 +234,34 @@ impl System {
         if !self.kind.offloads() && self.kind != Kind::Vde {
             container.inside(|| shell::line("ethtool -K eth0 tx off").map(drop))?;
         }
+        Ok(())
+    }
+
+    /// Lets somebody look on from now on.
+    pub fn look(&mut self, look: Look) -> Result<()> {
+        let arguments = match look {
+            Look::Nobody => return Ok(()),
+            Look::Mirror(port) => {
+                self.namespace.ip("link add look type dummy")?;
+                self.namespace.noqueue("look")?;
+                self.namespace.ip("link set look arp off up")?;
+                if self.namespace.ip(&format!("link show dev {port}")).is_err() {
+                    self.namespace.ip(&format!("link add {port} type dummy"))?;
+                    self.attach(port)?;
+                }
+                return self.weft()?.command(&format!("mirror add bench --from {port} --to look")).map(drop);
+            }
+            Look::Capture(port, filter) => format!("--port {port} -- {filter}"),
+            Look::CaptureAll => String::new(),
+        };
+        let folder = Folder::new(&format!("capture-{}", self.namespace.name()))?;
+        let running = self.weft()?.capture(&folder.0.join("frames.pcapng"), &arguments)?;
+        let first = folder.0.join("frames_00001.pcapng");
+        super::lab::until(std::time::Duration::from_secs(10), || {
+            Ok(std::fs::metadata(&first).is_ok_and(|file| file.len() > 0).then_some(()))
+        })
+        .context("weft capture does not begin")?;
+        self.watcher = Some((running, folder));
         Ok(())
     }
 

@@ -35,6 +35,7 @@ impl Weft {
             Kind::WeftForwarding => ("kernel", "off", "[flows]\nenabled = false\n"),
             Kind::WeftSmallTable => ("kernel", "off", "[flows]\nmax = 65536\n"),
             Kind::WeftLargeTable => ("kernel", "off", "[flows]\nmax = 2097152\nper_port = 2097152\n"),
+            Kind::WeftRecorder => ("kernel", METRICS, "[capture.recorder]\nenabled = true\n"),
             _ => ("kernel", METRICS, ""),
         };
         let file = std::env::temp_dir().join(format!("weftbench-{}{slot}.toml", std::process::id()));
@@ -100,6 +101,15 @@ impl Weft {
     /// Gives a namespace an interface.
     pub(super) fn attach_container(&self, port: &str, inside: &str, address: &str) -> Result<()> {
         self.command(&format!("port add {port} --netns {inside} --ifname eth0 --address {address}")).map(drop)
+    }
+
+    /// Writes the headers of frames to files: two of 64 MB in turn, as tcpdump is told to.
+    pub(super) fn capture(&self, file: &Path, arguments: &str) -> Result<Running> {
+        let mut command = Command::new(&self.binary);
+        command.env("WEFT_SOCKET", self.state.0.join("api.sock")).args(["--name", &self.name, "capture", "-w"]);
+        command.arg(file).args(["-C", "64M", "-W", "2"]).args(arguments.split_whitespace());
+        command.stdin(Stdio::null()).stdout(Stdio::null());
+        Ok(Running(command.spawn().context("weft capture cannot be started")?))
     }
 
     /// Runs `weft` as an operator would.
