@@ -60,6 +60,9 @@ pub const REASON_SLOTS: usize = 32;
 pub const PUNT_TPID: u16 = 0x88a8;
 /// Bits of the punt tag that hold the port id.
 pub const PUNT_ID_MASK: u16 = 0x0fff;
+/// In the place of a port's id in the tag of an injected frame: the copies are the reflex's to make, one for each port of the list in
+/// [`BrainPort::flood_port`]. Another tag of the same type follows, whose id is the port that the frame came in by and that gets none.
+pub const FLOOD_ID: u16 = 0x0fff;
 /// Bit of the punt tag (its DEI) that is set in frames of the odd epoch.
 pub const PUNT_EPOCH_BIT: u16 = 0x1000;
 
@@ -321,6 +324,8 @@ pub struct BrainPort {
     pub alternates_freed: u64,
     /// Copies of verdicts in flows of this port are good only if they are of this generation. Written by the loop, after the pairs.
     pub generation: u64,
+    /// Slot 0: how many ports a flood goes to; slot n: the id of the nth. Written by the loop, between two frames.
+    pub flood_port: u64,
     /// What the deleted flows of this port had counted. Written by the observer.
     pub freed: Tally,
     /// Slot 0: the flow that is being deleted and booked. Written by the observer.
@@ -363,6 +368,7 @@ impl Default for BrainPort {
             flows_freed: 0,
             alternates_freed: 0,
             generation: 0,
+            flood_port: 0,
             freed: Tally::default(),
             freeing: Freeing::default(),
         }
@@ -378,7 +384,7 @@ const _: () = {
     assert!(size_of::<Tally>() == 32);
     assert!(size_of::<PortCounters>() == 192);
     assert!(size_of::<PortDrops>() == 1024);
-    assert!(size_of::<BrainPort>() == 1240);
+    assert!(size_of::<BrainPort>() == 1248);
     assert!(DropReason::ALL.len() < REASON_SLOTS);
 };
 

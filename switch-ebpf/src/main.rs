@@ -21,6 +21,7 @@ mod booking;
 mod capture;
 mod evidence;
 mod field;
+mod flood;
 mod flow;
 mod kernel_drop;
 mod maps;
@@ -39,7 +40,7 @@ use aya_ebpf::macros::classifier;
 use aya_ebpf::programs::TcContext;
 use aya_log_ebpf::warn;
 use switch_common::{
-    DropReason, INJECT_AGAIN_BIT, INJECT_ORIGIN_BIT, LINK_SLOTS, PORT_GUEST_OFFLOADS, PORT_ID_MAX, PORT_UP,
+    DropReason, FLOOD_ID, INJECT_AGAIN_BIT, INJECT_ORIGIN_BIT, LINK_SLOTS, PORT_GUEST_OFFLOADS, PORT_ID_MAX, PORT_UP,
     PORT_WATCHED, PUNT_ID_MASK, PUNT_TPID, VERDICT_DROP, VERDICT_FORWARD, VERDICT_FORWARD_PEER, VERDICT_PUNT,
     WATCHERS_FILTER, Way,
 };
@@ -168,6 +169,9 @@ fn inject(ctx: TcContext) -> i32 {
     let content = skb.vlan_tci() as u16;
     let (tag, told) = (content & PUNT_ID_MASK, content & INJECT_ORIGIN_BIT != 0);
     let tagged = skb.vlan_present() != 0 && skb.vlan_proto() == usize::from(PUNT_TPID.to_be());
+    if tagged && tag == FLOOD_ID {
+        return flood::copy_to_all(skb);
+    }
     let id = if tagged && tag <= PORT_ID_MAX { u32::from(tag) } else { 0 };
     let (Some(port), Some(counters)) = (PORTS.get_ptr(id), COUNTERS.get_ptr_mut(id)) else { return TC_ACT_SHOT };
     // SAFETY: an element of a per-CPU map.

@@ -15,6 +15,7 @@ mod accounts;
 mod apply;
 mod attachment;
 mod captures;
+mod changes;
 mod errors;
 mod evidence;
 mod handle;

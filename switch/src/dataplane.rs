@@ -198,9 +198,9 @@ impl<M: Medium, C: VerdictCache> Loop<M, C> {
                 account.flooded.add(1);
                 account.flood_eligible.add(self.egress.len() as u64);
                 self.brain.port(0).flood_eligible.add(self.egress.len() as u64);
+                self.brain.port(0).flood_copies.add(self.egress.len() as u64);
                 for egress in &self.egress {
                     self.brain.port(egress.index()).flood_copies.add(1);
-                    self.brain.port(0).flood_copies.add(1);
                 }
                 (Outcome::Flooded, None)
             }
@@ -211,12 +211,22 @@ impl<M: Medium, C: VerdictCache> Loop<M, C> {
                 (Outcome::Dropped, Some(reason))
             }
         };
-        for egress in &self.egress {
-            match deliver(&mut self.medium, &self.tables, &self.brain, &self.buffer, &frame, *egress) {
-                Ok(()) => self.buffer.origin.set(first.map(|first| FrameOrigin { again: true, ..first })),
-                Err(reason) => {
+        if self.is_copied_at_once(ingress, &frame, outcome, first) {
+            let (medium, brain) = (&mut self.medium, &self.brain);
+            if let Err(reason) = copy_to_all(medium, brain, &self.buffer, ingress, &self.egress) {
+                for egress in &self.egress {
                     see(&mut self.witness, &self.buffer, (*egress, Way::Egress, reason), now);
                     self.refused.push((*egress, reason));
+                }
+            }
+        } else {
+            for egress in &self.egress {
+                match deliver(&mut self.medium, &self.tables, &self.brain, &self.buffer, &frame, *egress) {
+                    Ok(()) => self.buffer.origin.set(first.map(|first| FrameOrigin { again: true, ..first })),
+                    Err(reason) => {
+                        see(&mut self.witness, &self.buffer, (*egress, Way::Egress, reason), now);
+                        self.refused.push((*egress, reason));
+                    }
                 }
             }
         }
@@ -231,6 +241,18 @@ impl<M: Medium, C: VerdictCache> Loop<M, C> {
             self.verdicts.teach(key, verdict, now, account_forced(&self.brain, ingress));
         }
         self.arm_sweep(now);
+    }
+
+    /// Whether the kernel half is to make the copies: of a flood that every port takes, when no mirror wants to know where they come from.
+    fn is_copied_at_once(
+        &self,
+        ingress: PortId,
+        frame: &Frame<'_>,
+        outcome: Outcome,
+        origin: Option<FrameOrigin>,
+    ) -> bool {
+        let all_fit = || self.tables.flood_ports(ingress).all(|port| forwarding::fits(port, frame));
+        outcome == Outcome::Flooded && origin.is_none() && self.medium.floods() && all_fit()
     }
 
     /// Shows the frame in the buffer to who captures, with its fate; `segments` when it is whole and was weighed.
@@ -351,6 +373,30 @@ fn note(notes: Option<&Notepad>, buffer: &FrameBuffer, ingress: PortId, reason: 
     if let Some(notes) = notes {
         notes.note(ingress, buffer, reason);
     }
+}
+
+/// Has the kernel half make the copies of a flooded frame. They are booked before they are made, as in [`deliver`]: what a killed brain has
+/// booked and not written is found by the next one.
+///
+/// # Errors
+/// There are none of them, and each is booked as dropped.
+fn copy_to_all<M: Medium>(
+    medium: &mut M,
+    brain: &BrainPage,
+    buffer: &FrameBuffer,
+    ingress: PortId,
+    egress: &[PortId],
+) -> Result<(), DropReason> {
+    for port in egress {
+        brain.port(port.index()).copies.add(1);
+    }
+    medium.flood(buffer, ingress).map_err(|_refused| {
+        for port in egress {
+            let bytes = buffer.frame().len() as u64;
+            brain.port(port.index()).drop_frame(Way::Egress, DropReason::InjectFailed, bytes);
+        }
+        DropReason::InjectFailed
+    })
 }
 
 /// Hands one copy to a port, or books why not.

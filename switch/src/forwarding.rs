@@ -130,9 +130,14 @@ impl Tables {
         self.ports.get(&id).map(|port| &port.view)
     }
 
+    /// The ports that floods go to, in the order of their ids.
+    pub fn delivering(&self) -> impl Iterator<Item = &PortView> {
+        self.ports.values().map(|port| &port.view).filter(|view| view.delivers())
+    }
+
     /// The ports by which a flooded frame from `ingress` leaves, in the order of their ids.
     pub fn flood_ports(&self, ingress: PortId) -> impl Iterator<Item = &PortView> {
-        self.ports.values().map(|port| &port.view).filter(move |view| view.delivers() && view.id != ingress)
+        self.delivering().filter(move |view| view.id != ingress)
     }
 }
 

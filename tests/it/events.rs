@@ -188,8 +188,8 @@ in_every_mode! {
         ensure!(counted("duplicate_address")? >= 2 && daemon.log().contains("198.18.0.1 is claimed by "));
 
         let shown = daemon.cli().run("who 198.18.0.1")?;
-        println!("$ weft who 198.18.0.1\n{shown}");
-        println!("$ weft events --kind duplicate_address\n{}", daemon.cli().run("events --kind duplicate_address")?);
+        eprintln!("$ weft who 198.18.0.1\n{shown}");
+        eprintln!("$ weft events --kind duplicate_address\n{}", daemon.cli().run("events --kind duplicate_address")?);
         let holders: Vec<Value> = daemon.cli().json("who 198.18.0.1")?;
         let mut held: Vec<_> = holders.iter().filter_map(|holder| holder["port"].as_str()).collect();
         held.sort_unstable();

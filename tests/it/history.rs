@@ -113,7 +113,7 @@ in_every_mode! {
         let last: Vec<Value> = daemon.cli().json("flows --since 1h --last 1")?;
         let all = flows(&daemon, "--since 1h")?;
         ensure!(last.len() == 1 && last.first() == all.last(), "{last:#?}\n{all:#?}");
-        ensure!(Scrape::now()?.value(LOST)? == 0.0);
+        ensure!(Scrape::now()?.value(LOST)? < 1.0);
         daemon.stop(arena)
     }
 
@@ -153,7 +153,7 @@ fn a_full_disk_costs_what_was_to_be_kept_and_neither_traffic_nor_metrics() {
         let (daemon, a, b) = keeping(arena, Mode::Kernel, &format!("path = \"{HISTORY}\""))?;
         talk(&a, &b, 0..10)?;
         wait::until_true("it is kept", wait::SOON, || Ok(fs::metadata(format!("{HISTORY}-wal")).is_ok()))?;
-        ensure!(Scrape::now()?.value(LOST)? == 0.0);
+        ensure!(Scrape::now()?.value(LOST)? < 1.0);
         // Known from now on, so that nothing need be flooded.
         b.send(&Builder::new(frames::station(2), frames::station(1)).build())?;
         Disk::fill()?;

@@ -203,7 +203,7 @@ in_every_mode! {
             Ok(holders.into_iter().find(|holder| holder["source"] == "dhcp"))
         })?;
         ensure!(holder["port"] == "guest" && holder["mac"] == mac && holder["names"][0] == "web1", "{holder}");
-        println!("$ weft who {address}\n{}", daemon.cli().run(&format!("who {address}"))?);
+        eprintln!("$ weft who {address}\n{}", daemon.cli().run(&format!("who {address}"))?);
         let by_mac: Vec<Value> = daemon.cli().json(&format!("who {mac}"))?;
         ensure!(by_mac.iter().any(|holder| holder["address"] == address), "{by_mac:?}");
         let events: Vec<Value> = daemon.cli().json("events --kind binding_new --port guest")?;
@@ -291,7 +291,7 @@ fn captures_are_heard_without_harm_and_their_names_are_tsharks() {
                 }
             }
         }
-        println!(
+        eprintln!(
             "{frames} frames of {files} files; {same} names are tshark's, {} are not: {differing:#?}",
             differing.len()
         );

@@ -5,7 +5,7 @@ use std::time::{Duration, Instant};
 
 use anyhow::{Context, Result};
 
-use crate::{ebpf, kernels, micro, setup, shell, test, tidy};
+use crate::{ebpf, gate, kernels, micro, setup, shell, test, tidy};
 
 /// What each step took, printed when it is over, however it is over.
 #[derive(Default)]
@@ -44,6 +44,7 @@ pub fn run(matrix: bool) -> Result<()> {
     let guest = times.step("guest rebuild", micro::verify)?;
     times.step("clippy", clippy)?;
     times.step("documentation", documentation)?;
+    times.step("brain's cost", gate::run)?;
     times.step("test", || tests(object, guest))?;
     if matrix {
         for series in kernels::PROMISED {

@@ -9,6 +9,7 @@ mod ci;
 mod demo;
 mod dist;
 mod ebpf;
+mod gate;
 mod guest;
 mod kernels;
 mod micro;
@@ -89,8 +90,10 @@ enum Task {
     },
     /// Make the Linux guest of the demo in `target/guest`, and say where it is.
     Guest,
-    /// Measure Weft against a Linux bridge on this machine, as root; writes `docs/BENCHMARKS.md`.
+    /// Measure Weft against a Linux bridge, Open vSwitch and VDE on this machine, as root; writes `docs/BENCHMARKS.md`.
     Bench(bench::Options),
+    /// Count the instructions of the brain per frame, and hold them against their budget; says the same on any machine.
+    Gate,
     /// Collect the binary, man pages, completions, unit and licence in `target/dist`.
     Dist,
     /// Check what a compiler does not: headers, promises, names in documents.
@@ -128,6 +131,7 @@ fn dispatch(task: Task) -> anyhow::Result<()> {
             guest::prepare().map(|guest| eprintln!("{}\n{}", guest.kernel.display(), guest.initrd.display()))
         }
         Task::Bench(options) => bench::run(&options),
+        Task::Gate => gate::run(),
         Task::Dist => dist::run(),
         Task::Tidy => tidy::run(),
     }

@@ -11,14 +11,15 @@ use anyhow::{Result, bail};
 use crate::shell;
 
 /// Something the machine must offer, and the Debian package that brings it.
-struct Need {
+pub struct Need {
     package: &'static str,
     /// A program on PATH, or a file when it begins with `/`.
     proof: &'static str,
     why: &'static str,
 }
 
-const fn need(package: &'static str, proof: &'static str, why: &'static str) -> Need {
+/// A package, what shows that it is there, and why it is needed.
+pub const fn need(package: &'static str, proof: &'static str, why: &'static str) -> Need {
     Need { package, proof, why }
 }
 
@@ -71,12 +72,14 @@ impl Need {
 
 /// Installs what is missing, or fails with the list of it and how to get it.
 pub fn run(ebpf: bool) -> Result<()> {
-    let needs = RUN.iter().chain(if ebpf { EBPF } else { &[] });
-    let missing: Vec<&Need> = needs.filter(|need| !need.met()).collect();
-    if !missing.is_empty() {
-        install(&missing)?;
-    }
-    if ebpf { bpf_linker() } else { Ok(()) }
+    ensure(RUN)?;
+    if ebpf { ensure(EBPF).and_then(|()| bpf_linker()) } else { Ok(()) }
+}
+
+/// Installs what is missing of these, or fails with the list of it and how to get it.
+pub fn ensure(needs: &[Need]) -> Result<()> {
+    let missing: Vec<&Need> = needs.iter().filter(|need| !need.met()).collect();
+    if missing.is_empty() { Ok(()) } else { install(&missing) }
 }
 
 fn install(missing: &[&Need]) -> Result<()> {
@@ -98,12 +101,42 @@ fn install(missing: &[&Need]) -> Result<()> {
         command.env("DEBIAN_FRONTEND", "noninteractive").args(args);
         shell::run(&mut command)
     };
+    // No package's service is started: what needs a daemon starts its own, where it wants it.
+    let _policy = NoServices::declare()?;
     apt(&["-q", "update"])?;
     let options = ["-q", "install", "--yes", "--no-install-recommends"];
     apt(&[&options[..], &names[..]].concat())?;
     match missing.iter().find(|need| !need.met()) {
         Some(need) => bail!("apt installed {} and yet {} is not there", need.package, need.proof),
         None => Ok(()),
+    }
+}
+
+/// While it lives, Debian's packages start no service; a policy that is there already is the operator's, and stays.
+struct NoServices(bool);
+
+impl NoServices {
+    const POLICY: &'static str = "/usr/sbin/policy-rc.d";
+
+    fn declare() -> Result<Self> {
+        use std::os::unix::fs::PermissionsExt;
+        if Path::new(Self::POLICY).exists() {
+            return Ok(Self(false));
+        }
+        std::fs::write(Self::POLICY, "#!/bin/sh\nexit 101\n")?;
+        let ours = Self(true);
+        std::fs::set_permissions(Self::POLICY, std::fs::Permissions::from_mode(0o755))?;
+        Ok(ours)
+    }
+}
+
+impl Drop for NoServices {
+    fn drop(&mut self) {
+        if self.0
+            && let Err(error) = std::fs::remove_file(Self::POLICY)
+        {
+            eprintln!("setup: {}: {error}", Self::POLICY);
+        }
     }
 }
 

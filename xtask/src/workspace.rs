@@ -34,21 +34,27 @@ pub fn cargo() -> PathBuf {
 
 /// Builds `weft` with these variables set, and says where it is.
 pub fn weft<'a>(profile: Profile, variables: impl IntoIterator<Item = (&'a str, &'a OsString)>) -> Result<PathBuf> {
-    build("weft", profile, variables)
+    build("weft", "weft", profile, variables)
 }
 
 /// Builds the monitor of the test's guests, and says where it is.
 pub fn monitor(profile: Profile) -> Result<PathBuf> {
-    build("vmm-harness", profile, [])
+    build("vmm-harness", "vmm-harness", profile, [])
 }
 
-/// Builds a package's binary of the same name.
+/// Builds the brain alone, for who counts its instructions, and says where it is.
+pub fn brain() -> Result<PathBuf> {
+    build("weft-tests", "brain", Profile::Release, [])
+}
+
+/// Builds a package's binary.
 fn build<'a>(
+    package: &str,
     name: &str,
     profile: Profile,
     variables: impl IntoIterator<Item = (&'a str, &'a OsString)>,
 ) -> Result<PathBuf> {
-    let mut command = shell::cargo(["build", "--locked", "--package", name, "--bin", name]);
+    let mut command = shell::cargo(["build", "--locked", "--package", package, "--bin", name]);
     command.envs(variables);
     let folder = match profile {
         Profile::Debug => "debug",

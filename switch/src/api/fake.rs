@@ -263,7 +263,9 @@ impl Control for Fake {
     ) -> Result<Vec<DropInfo>, ControlError> {
         let span = format!("{} to {}", since.unwrap_or_default(), until.unwrap_or_default());
         let mut drops = self.world().drops.clone();
-        drops.iter_mut().for_each(|drop| drop.description.clone_from(&span));
+        for drop in &mut drops {
+            drop.description.clone_from(&span);
+        }
         Ok(drops)
     }
 

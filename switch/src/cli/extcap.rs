@@ -32,6 +32,7 @@ const SCHEME: &str = "weft:";
 /// List the switch's ports in Wireshark
 #[derive(Args, Debug)]
 #[command(group(clap::ArgGroup::new("question").required(true)))]
+#[expect(clippy::option_option, reason = "a flag that may have a value")]
 pub(super) struct Options {
     /// Link this program into Wireshark's folder of such programs [default: the folder that tshark names]
     #[arg(long, value_name = "DIR", num_args = 0..=1, group = "question")]

@@ -157,6 +157,7 @@ impl<M: Medium, C: VerdictCache> Loop<M, C> {
         for station in self.tables.set_port(view) {
             self.verdicts.forget_station(station.vlan, station.mac);
         }
+        self.brain.set_flood_ports(self.tables.delivering().map(|port| port.id));
     }
 
     /// Removes a port with its stations and verdicts; says how many stations there were.
@@ -166,6 +167,7 @@ impl<M: Medium, C: VerdictCache> Loop<M, C> {
         }
         self.verdicts.forget_port(id);
         let stations = self.tables.remove_port(id);
+        self.brain.set_flood_ports(self.tables.delivering().map(|port| port.id));
         for station in &stations {
             self.verdicts.forget_station(station.vlan, station.mac);
         }

@@ -1,4 +1,5 @@
-//! Proof that deciding about known stations allocates nothing: an allocator that counts, per thread.
+//! Proof that deciding about known stations, and the loop around it, allocates nothing: an allocator that counts, per
+//! thread.
 #![expect(unsafe_code, reason = "`GlobalAlloc` is an unsafe trait; this one hands everything on and counts")]
 #![expect(clippy::unwrap_used, reason = "a test ends where an assumption fails")]
 
@@ -7,7 +8,11 @@ use std::cell::Cell;
 use std::time::Duration;
 
 use super::*;
+use crate::dataplane::verdicts::NoCache;
+use crate::dataplane::{Loop, Step};
 use crate::frame::Offload;
+use crate::port::memory::Treadmill;
+use crate::reflex::BrainPage;
 
 thread_local! {
     static ALLOCATIONS: Cell<u64> = const { Cell::new(0) };
@@ -37,8 +42,8 @@ fn allocations() -> u64 {
     ALLOCATIONS.with(Cell::get)
 }
 
-#[test]
-fn deciding_about_known_stations_allocates_nothing() {
+/// Three guests' ports.
+fn three_ports() -> (Tables, [PortId; 3]) {
     let mut tables = Tables::new(FdbLimits::default());
     let ids = [1, 2, 3].map(|id| PortId::new(id).unwrap());
     for id in ids {
@@ -54,6 +59,12 @@ fn deciding_about_known_stations_allocates_nothing() {
             trust: Trust::Guest,
         });
     }
+    (tables, ids)
+}
+
+#[test]
+fn deciding_about_known_stations_allocates_nothing() {
+    let (mut tables, ids) = three_ports();
     let [one, two, _] = ids;
     let there = [2, 0, 0, 0, 0, 2, 2, 0, 0, 0, 0, 1, 8, 0];
     let back = [2, 0, 0, 0, 0, 1, 2, 0, 0, 0, 0, 2, 8, 0];
@@ -75,4 +86,40 @@ fn deciding_about_known_stations_allocates_nothing() {
         round(&mut tables);
     }
     assert_eq!(allocations() - start, 0);
+}
+
+#[test]
+fn the_loop_allocates_nothing_for_frames_of_known_stations() {
+    let (tables, [one, two, three]) = three_ports();
+    let frame = |bytes: [u8; 14]| [bytes.as_slice(), &[0; 46]].concat();
+    let frames = vec![
+        (one, frame([2, 0, 0, 0, 0, 2, 2, 0, 0, 0, 0, 1, 8, 0])),
+        (two, frame([2, 0, 0, 0, 0, 1, 2, 0, 0, 0, 0, 2, 8, 0])),
+        (one, frame([255, 255, 255, 255, 255, 255, 2, 0, 0, 0, 0, 1, 8, 0])),
+        // Refused: an address that port 3 does not have.
+        (three, frame([2, 0, 0, 0, 0, 1, 2, 0, 0, 0, 0, 9, 8, 0])),
+    ];
+    let page = std::sync::Arc::new(BrainPage::in_memory());
+    let aging = Duration::from_mins(5);
+    let mut brain = Loop::new(Treadmill::new(frames), NoCache, tables, page, aging);
+    let mut now = Nanos(1);
+    let mut run = |frames: usize| {
+        brain.medium().run(frames);
+        loop {
+            now = now + Duration::from_micros(50);
+            let step = brain.step(now).unwrap();
+            brain.tick(now);
+            if step == Step::Idle {
+                return brain.medium().copies();
+            }
+        }
+    };
+    let start = allocations();
+    let learned = run(40);
+    assert!(allocations() > start, "learning does allocate, so the counter counts");
+    let start = allocations();
+    let copies = run(400_000) - learned;
+    assert_eq!(allocations() - start, 0);
+    // Of four frames two have one copy each, one has two, one has none.
+    assert_eq!(copies, 400_000);
 }

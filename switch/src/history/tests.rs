@@ -125,7 +125,9 @@ async fn the_file_answers_every_filter_as_the_filter_itself_does() {
     let history = place.start();
     let mut outlet = history.outlet();
     let records: Vec<_> = (0..2000).map(|number| Arc::new(varied(number))).collect();
-    records.iter().for_each(|record| outlet.offer(record));
+    for record in &records {
+        outlet.offer(record);
+    }
     let words = [
         "port=web1",
         "from-port=web1",
@@ -183,7 +185,9 @@ async fn memory_and_file_together_have_every_record_once() {
     let mut outlet = history.outlet();
     let all: Vec<_> =
         (0..100).map(|number| Arc::new(Record { id: number.to_string(), ..sample(at(number)) })).collect();
-    all.iter().for_each(|record| outlet.offer(record));
+    for record in &all {
+        outlet.offer(record);
+    }
     // Memory forgot the first 60, and knows one that goes on.
     let live = Arc::new(Record { id: "live".to_owned(), end_reason: None, ..sample(at(200)) });
     let remembered = |words: &str| {

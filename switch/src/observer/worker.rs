@@ -97,12 +97,11 @@ impl<S: Source> Worker<S> {
                 self.ports_gone(&ids);
                 answer(done, ());
             }
-            Request::Nothing { done } => answer(done, ()),
             Request::Sweep { done } => {
                 self.sweep();
                 answer(done, ());
             }
-            Request::Stop { done, .. } => answer(done, ()),
+            Request::Nothing { done } | Request::Stop { done, .. } => answer(done, ()),
         }
     }
 
@@ -185,7 +184,9 @@ impl<S: Source> Worker<S> {
         self.tracker.forget_ports(&numbers);
         let mut names = hold(&self.shared.names);
         let known = Arc::make_mut(&mut names);
-        ids.iter().for_each(|id| known.remove(*id));
+        for id in ids {
+            known.remove(*id);
+        }
         drop(names);
         if !is_idle {
             self.leave_seen(began.elapsed());

@@ -105,4 +105,18 @@ pub trait Medium {
     /// # Errors
     /// The copy was not handed out, and why.
     fn transmit(&mut self, frame: &FrameBuffer, egress: PortId) -> Result<(), TransmitError>;
+
+    /// Whether [`Self::flood`] is there. If not, copies are handed out one by one.
+    fn floods(&self) -> bool {
+        false
+    }
+
+    /// Has the kernel half hand one copy to each port that floods go to ([`crate::reflex::BrainPage::set_flood_ports`]), but not to `ingress`.
+    ///
+    /// # Errors
+    /// No copy was handed out, and why.
+    fn flood(&mut self, frame: &FrameBuffer, ingress: PortId) -> Result<(), TransmitError> {
+        let _ = (frame, ingress);
+        Err(TransmitError::Refused(0))
+    }
 }

@@ -80,6 +80,48 @@ impl Medium for MemoryMedium {
     }
 }
 
+/// Frames that come round and round, and copies that are only counted: for who measures the loop and nothing else. It does
+/// not allocate.
+#[derive(Debug, Default)]
+pub struct Treadmill {
+    frames: Vec<(PortId, Vec<u8>)>,
+    next: usize,
+    left: usize,
+    copies: u64,
+}
+
+impl Treadmill {
+    /// These frames in turn, once it is told how many.
+    pub fn new(frames: Vec<(PortId, Vec<u8>)>) -> Self {
+        Self { frames, ..Self::default() }
+    }
+
+    /// So many frames more come in.
+    pub fn run(&mut self, frames: usize) {
+        self.left += frames;
+    }
+
+    /// Copies that left by any port.
+    pub fn copies(&self) -> u64 {
+        self.copies
+    }
+}
+
+impl Medium for Treadmill {
+    fn receive(&mut self, into: &mut FrameBuffer) -> io::Result<Option<PortId>> {
+        let Some((ingress, frame)) = self.frames.get(self.next).filter(|_| self.left > 0) else { return Ok(None) };
+        into.fill(frame, Offload::default());
+        self.left -= 1;
+        self.next = (self.next + 1) % self.frames.len();
+        Ok(Some(*ingress))
+    }
+
+    fn transmit(&mut self, _: &FrameBuffer, _: PortId) -> Result<(), TransmitError> {
+        self.copies += 1;
+        Ok(())
+    }
+}
+
 #[cfg(test)]
 mod tests {
     #![expect(clippy::unwrap_used, reason = "a test ends where an assumption fails")]
@@ -100,6 +142,19 @@ mod tests {
         assert_eq!(medium.receive(&mut buffer).unwrap(), None);
         assert_eq!(medium.take(two), [b"first".to_vec()]);
         assert!(medium.delivered(one).is_empty() && medium.delivered(two).is_empty());
+    }
+
+    #[test]
+    fn a_treadmill_brings_its_frames_in_turn_and_as_many_as_it_was_told() {
+        let (one, two) = (PortId::new(1).unwrap(), PortId::new(2).unwrap());
+        let mut medium = Treadmill::new(vec![(one, b"first".to_vec()), (two, b"second".to_vec())]);
+        let mut buffer = FrameBuffer::new();
+        assert_eq!(medium.receive(&mut buffer).unwrap(), None, "it was not told to run");
+        medium.run(3);
+        let ports: Vec<PortId> = std::iter::from_fn(|| medium.receive(&mut buffer).unwrap()).collect();
+        assert_eq!(ports, [one, two, one]);
+        medium.transmit(&buffer, two).unwrap();
+        assert_eq!((medium.copies(), buffer.frame()), (1, &b"first"[..]));
     }
 
     #[test]

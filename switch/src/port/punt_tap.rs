@@ -19,7 +19,7 @@ use std::io::{self, IoSlice, IoSliceMut};
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 
 use rustix::io::Errno;
-use switch_common::{INJECT_AGAIN_BIT, INJECT_ORIGIN_BIT, PUNT_EPOCH_BIT, PUNT_ID_MASK, PUNT_TPID, PortId};
+use switch_common::{FLOOD_ID, INJECT_AGAIN_BIT, INJECT_ORIGIN_BIT, PUNT_EPOCH_BIT, PUNT_ID_MASK, PUNT_TPID, PortId};
 
 use super::medium::{FrameBuffer, Medium, TransmitError};
 use super::spec::IfName;
@@ -178,12 +178,25 @@ impl Medium for PuntTap {
     }
 
     fn transmit(&mut self, frame: &FrameBuffer, egress: PortId) -> Result<(), TransmitError> {
-        let origin = frame.origin.get();
-        let told = origin.map_or(0, |_| INJECT_ORIGIN_BIT);
-        let outer = tag_of(egress.get() | told);
-        // Behind the first tag a second one, when there is something to tell.
-        let inner = origin.map(|origin| tag_of(origin.ingress.get() | if origin.again { INJECT_AGAIN_BIT } else { 0 }));
-        let header = shifted(frame.offload.0, if inner.is_some() { Shift::TwoTagsIn } else { Shift::TagIn }).0;
+        let Some(origin) = frame.origin.get() else { return self.write(frame, &[tag_of(egress.get())]) };
+        let again = if origin.again { INJECT_AGAIN_BIT } else { 0 };
+        // Behind the first tag a second one, because there is something to tell.
+        self.write(frame, &[tag_of(egress.get() | INJECT_ORIGIN_BIT), tag_of(origin.ingress.get() | again)])
+    }
+
+    fn floods(&self) -> bool {
+        true
+    }
+
+    fn flood(&mut self, frame: &FrameBuffer, ingress: PortId) -> Result<(), TransmitError> {
+        self.write(frame, &[tag_of(FLOOD_ID), tag_of(ingress.get())])
+    }
+}
+
+impl PuntTap {
+    /// Writes a frame with tags of ours in front of its type.
+    fn write(&self, frame: &FrameBuffer, tags: &[[u8; TAG_BYTES]]) -> Result<(), TransmitError> {
+        let header = tags.iter().fold(frame.offload.0, |header, _| shifted(header, Shift::TagIn).0);
         let Some((addresses, rest)) = frame.frame().split_at_checked(ADDRESSES_BYTES) else {
             return Err(TransmitError::Refused(libc::EINVAL));
         };
@@ -195,8 +208,7 @@ impl Medium for PuntTap {
         let vectors = [
             IoSlice::new(&header),
             IoSlice::new(addresses),
-            IoSlice::new(&outer),
-            IoSlice::new(inner.as_ref().map_or(&[][..], |tag| tag)),
+            IoSlice::new(tags.as_flattened()),
             IoSlice::new(rest),
             IoSlice::new(padding),
         ];
@@ -210,7 +222,6 @@ impl Medium for PuntTap {
 enum Shift {
     TagAway,
     TagIn,
-    TwoTagsIn,
 }
 
 /// A tag of the kind that only the switch itself uses on the punt tap.
@@ -231,7 +242,6 @@ fn shifted(header: [u8; VNET_HDR_BYTES], shift: Shift) -> Offload {
     let start = match shift {
         Shift::TagAway => start.saturating_sub(tag),
         Shift::TagIn => start.saturating_add(tag),
-        Shift::TwoTagsIn => start.saturating_add(2 * tag),
     };
     let [start_0, start_1] = start.to_le_bytes();
     Offload([flags, kind, length_0, length_1, size_0, size_1, start_0, start_1, offset_0, offset_1])

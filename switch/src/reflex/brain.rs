@@ -6,7 +6,7 @@ use std::io;
 use std::os::fd::BorrowedFd;
 use std::sync::atomic::{AtomicU64, Ordering};
 
-use switch_common::{BrainPort, DropCell, DropReason, Freeing, PORT_SLOTS, REASON_SLOTS, Tally, Way};
+use switch_common::{BrainPort, DropCell, DropReason, Freeing, PORT_SLOTS, PortId, REASON_SLOTS, Tally, Way};
 
 use super::sys::BrainMapping;
 
@@ -130,6 +130,7 @@ pub struct BrainCells {
     pub flows_freed: Cell,
     pub alternates_freed: Cell,
     pub generation: Cell,
+    pub flood_port: Cell,
     pub freed: TallyCells,
     pub freeing: FreeingCells,
 }
@@ -155,6 +156,7 @@ impl Default for BrainCells {
             flows_freed: Cell::default(),
             alternates_freed: Cell::default(),
             generation: Cell::default(),
+            flood_port: Cell::default(),
             freed: TallyCells::default(),
             freeing: FreeingCells::default(),
         }
@@ -218,6 +220,7 @@ impl BrainCells {
             flows_freed: self.flows_freed.get(),
             alternates_freed: self.alternates_freed.get(),
             generation: self.generation.get(),
+            flood_port: self.flood_port.get(),
             freed: self.freed.snapshot(),
             freeing: self.freeing.snapshot(),
         }
@@ -292,6 +295,16 @@ impl BrainPage {
             Page::Mapped(mapping) => mapping.cells(),
             Page::Heap(cells) => cells,
         }
+    }
+
+    /// Says which ports a flood goes to, in the order of their ids. For the loop, between two frames.
+    pub fn set_flood_ports(&self, ports: impl Iterator<Item = PortId>) {
+        let mut count = 0;
+        for (place, port) in self.ports().iter().skip(1).zip(ports) {
+            place.flood_port.set(port.get().into());
+            count += 1;
+        }
+        self.port(0).flood_port.set(count);
     }
 
     /// Makes every copy of a verdict in a port's flows stale: it is looked up anew with the flow's next frame. For the loop, after

@@ -35,6 +35,12 @@ impl VerdictMap {
         Self { map, fd }
     }
 
+    /// The map itself, for a program of a test's own.
+    #[cfg(test)]
+    pub(super) fn fd(&self) -> std::os::fd::BorrowedFd<'_> {
+        self.fd.as_fd()
+    }
+
     /// Installs or replaces a pair's verdict, whole: `last_seen_jiffies` too. Its `key` is set here.
     ///
     /// # Errors

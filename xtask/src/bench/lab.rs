@@ -29,16 +29,29 @@ impl Namespace {
             }
             // Some machines default to BBR, whose pacing would be measured; Reno is allowed everywhere.
             std::fs::write("/proc/sys/net/ipv4/tcp_congestion_control", "reno").context("no Reno")?;
-            // Absent when br_netfilter is, which is what is wanted.
-            let filters = ["arptables", "iptables", "ip6tables"];
-            for file in filters.map(|filter| format!("/proc/sys/net/bridge/bridge-nf-call-{filter}")) {
-                if std::path::Path::new(&file).exists() {
-                    std::fs::write(&file, "0").with_context(|| file.clone())?;
-                }
-            }
             Ok(())
         })?;
+        // Absent when br_netfilter is, which is what is wanted.
+        if namespace.has_bridge_netfilter()? {
+            namespace.bridge_netfilter(false)?;
+        }
         Ok(namespace)
+    }
+
+    /// Whether bridges could hand their frames to netfilter.
+    fn has_bridge_netfilter(&self) -> Result<bool> {
+        self.inside(|| Ok(std::path::Path::new("/proc/sys/net/bridge/bridge-nf-call-iptables").exists()))
+    }
+
+    /// Has bridges hand their frames to netfilter, or not.
+    pub fn bridge_netfilter(&self, on: bool) -> Result<()> {
+        self.inside(|| {
+            for filter in ["arptables", "iptables", "ip6tables"] {
+                let file = format!("/proc/sys/net/bridge/bridge-nf-call-{filter}");
+                std::fs::write(&file, if on { "1" } else { "0" }).context("this kernel has no bridge netfilter")?;
+            }
+            Ok(())
+        })
     }
 
     /// Its name, as `ip netns` and `weft port add --netns` take it.
@@ -69,15 +82,29 @@ impl Namespace {
 
     /// Moves the calling thread into it for good.
     pub fn enter(&self) -> Result<()> {
+        self.entrance()?.enter()
+    }
+
+    /// A way in, for a thread that outlives the caller.
+    pub fn entrance(&self) -> Result<Entrance> {
         let path = format!("/run/netns/{}", self.name);
-        let file = File::open(&path).with_context(|| path.clone())?;
-        rustix::thread::move_into_link_name_space(file.as_fd(), Some(LinkNameSpaceType::Network))
-            .with_context(|| format!("cannot enter {path}"))
+        File::open(&path).map(Entrance).context(path)
     }
 
     /// Starts a program inside. Only the network namespace is another: `ip netns exec` would also hide `/sys/fs/bpf`.
     pub fn spawn(&self, command: &mut Command) -> Result<Child> {
         self.inside(|| command.spawn().with_context(|| format!("cannot start {}", command.get_program().display())))
+    }
+}
+
+/// A way into a namespace.
+pub struct Entrance(File);
+
+impl Entrance {
+    /// Moves the calling thread into the namespace for good.
+    pub fn enter(&self) -> Result<()> {
+        rustix::thread::move_into_link_name_space(self.0.as_fd(), Some(LinkNameSpaceType::Network))
+            .context("cannot enter a namespace")
     }
 }
 

@@ -1,47 +1,71 @@
-//! `cargo xtask bench`: Weft beside a Linux bridge, on the same kind of ports, in one interleaved run.
+//! `cargo xtask bench`: Weft beside its peers, on the same kind of ports, in one interleaved run.
 //!
-//! A single figure from a shared machine says little, so what is published is a ratio: both systems are measured
+//! A single figure from a shared machine says little, so what is published is a ratio: all systems are measured
 //! alternately in the same minutes, and the median of the pairs' ratios is given with its 95 % interval
-//! ([`statistics`]). Absolute figures stand beside it for orientation. Netdevs have no queueing discipline and bridge
-//! netfilter is off, for both. The daemon is the release binary, started as an operator would.
+//! ([`statistics`]). [`plan`] says what is measured, [`claims`] what is promised of it; both are data. A system that cannot
+//! be started or measured has its reason in the table.
 
+mod bed;
+mod claims;
+mod cpu;
+mod figure;
+mod frames;
 mod lab;
+mod machine;
+mod plan;
+mod plot;
 mod report;
 mod scale;
 mod stacks;
 mod statistics;
+mod stream;
 mod sys;
 mod systems;
 mod tap;
 mod taps;
+mod values;
 mod vmm;
 
 use std::path::Path;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
-use anyhow::Result;
+use anyhow::{Result, bail};
 
+use crate::setup::Need;
 use crate::workspace::{self, Profile};
 use crate::{setup, shell};
-use report::{Bound, Row};
-use stacks::Pair;
-use systems::{Kind, System};
+use bed::{Bed, Effort};
+use figure::{Counts, Figure, Work};
+use machine::Machine;
+use plan::{Case, Group};
+use report::{Entry, Report};
+use systems::Kind;
 
 /// What is measured, and for how long.
 #[derive(clap::Args)]
+#[expect(clippy::struct_excessive_bools, reason = "switches of a command line are what they are")]
 pub struct Options {
-    /// Few and short samples: to see whether the bench works, not to publish.
+    /// Few and short slices, about three minutes: to see whether the bench works, not to publish.
     #[arg(long)]
     quick: bool,
-    /// Only rows whose name contains this (`tap`, `observing`, `container`, `userspace`, `first`, `idle`, `scale`).
+    /// Only cases and values whose name contains this (`tap`, `observing`, `container`, `first`, `idle`, `scale`).
     #[arg(long)]
     only: Option<String>,
+    /// Only these systems beside the bridge, by a part of their name (`weft`, `ovs`, `vde`); may be repeated.
+    #[arg(long, value_name = "PART")]
+    system: Vec<String>,
+    /// Rounds instead of 15 (2 with `--quick`).
+    #[arg(long)]
+    rounds: Option<usize>,
     /// Leave docs/BENCHMARKS.md alone.
     #[arg(long)]
     no_docs: bool,
-    /// Measure the bridge against itself: shows how far a ratio of this machine can be trusted.
+    /// Measure the bridge in the place of each of ours: shows how far a ratio of this machine can be trusted.
     #[arg(long)]
     control: bool,
+    /// Measure nothing: write docs/BENCHMARKS.md from the run that is kept in docs/bench/results.json.
+    #[arg(long)]
+    render: bool,
 }
 
 impl Options {
@@ -49,269 +73,153 @@ impl Options {
         self.only.as_deref().is_none_or(|part| name.contains(part))
     }
 
-    fn pairs(&self) -> usize {
-        if self.quick { 3 } else { 15 }
+    fn wants_system(&self, kind: Kind) -> bool {
+        let name = kind.label().to_lowercase();
+        self.system.is_empty() || kind == Kind::Bridge || self.system.iter().any(|part| name.contains(part))
     }
 
-    /// A sample's length.
-    fn sample(&self) -> Duration {
-        Duration::from_millis(if self.quick { 200 } else { 1000 })
+    fn rounds(&self) -> usize {
+        self.rounds.unwrap_or(if self.quick { 2 } else { 15 })
     }
 
-    /// The system in our place.
-    fn kind(&self, ours: Kind) -> Kind {
-        if self.control { Kind::Bridge } else { ours }
+    fn effort(&self) -> Effort {
+        let slice = |millis| Duration::from_millis(millis);
+        if self.quick {
+            Effort { slice: slice(150), bursts: 100, trips: 500, stations: 2_000 }
+        } else {
+            Effort { slice: slice(300), bursts: 500, trips: 3_000, stations: 10_000 }
+        }
+    }
+
+    /// Whether what is measured says something about all that is published.
+    fn partial(&self) -> bool {
+        self.quick
+            || self.rounds() < 15
+            || self.no_docs
+            || self.control
+            || self.only.is_some()
+            || !self.system.is_empty()
     }
 }
+
+/// Round trips between sockets.
+const NEEDS: &[Need] = &[setup::need("sockperf", "sockperf", "round trips over UDP in the bench")];
 
 /// Measures what is wanted, prints it, and writes it down.
 pub fn run(options: &Options) -> Result<()> {
+    if options.render {
+        return Report::read(&workspace::root().join("docs/bench/results.json"))?.document();
+    }
     setup::run(false)?;
     shell::need_root("the bench")?;
+    setup::ensure(NEEDS)?;
     let weft = if options.control { "weft".into() } else { workspace::weft(Profile::Release, [])? };
-    let mut rows = Vec::new();
-    if options.wants("tap") {
-        tap_rows(options, &weft, &mut rows)?;
+    let start = Instant::now();
+    let mut machine = Machine::look()?;
+    let mut cases = Vec::new();
+    for group in plan::PLAN {
+        measure(group, options, &weft, &mut machine, &mut cases)?;
     }
-    if options.wants("observing") {
-        observing_rows(options, &weft, &mut rows)?;
-    }
-    if options.wants("container") {
-        container_rows(options, &weft, &mut rows)?;
-    }
-    if options.wants("userspace") {
-        userspace_rows(options, &weft, &mut rows)?;
-    }
+    let mut rows: Vec<report::Row> = claims::CLAIMS.iter().filter_map(|claim| claim.held(&cases)).collect();
     if !options.control {
-        if options.wants("first") {
-            rows.push(first_row(options, &weft)?);
-        }
-        if options.wants("idle") {
-            idle_rows(options, &weft, &mut rows)?;
-        }
-        if options.wants("scale") {
-            scale_rows(options, &weft, &mut rows)?;
+        values::measure(options, &weft, &mut rows)?;
+    }
+    if rows.is_empty() && cases.is_empty() {
+        bail!("nothing is called so; `--only` takes a part of a name that the published table has");
+    }
+    Report { machine, seconds: start.elapsed().as_secs(), rows, cases }.publish(options.partial())
+}
+
+/// Starts everyone who takes part in a group, and measures its cases.
+fn measure(
+    group: &Group,
+    options: &Options,
+    weft: &Path,
+    machine: &mut Machine,
+    done: &mut Vec<report::Case>,
+) -> Result<()> {
+    let cases: Vec<&Case> = group.cases.iter().filter(|case| options.wants(case.name)).collect();
+    let mut kinds: Vec<Kind> = Vec::new();
+    for kind in cases.iter().flat_map(|case| case.systems) {
+        if options.wants_system(*kind) && !kinds.contains(kind) {
+            kinds.push(*kind);
         }
     }
-    report::publish(&rows, options.quick || options.only.is_some() || options.no_docs || options.control)
-}
-
-fn tap_rows(options: &Options, weft: &Path, rows: &mut Vec<Row>) -> Result<()> {
-    let ours = System::start(options.kind(Kind::Weft), weft, "a")?;
-    let theirs = System::start(Kind::Bridge, weft, "b")?;
-    let (a, mut b) = tap::acquainted(&ours)?;
-    let (c, mut d) = tap::acquainted(&theirs)?;
-    let (mut small, mut large) = (tap::small(a.mac(), b.mac()), tap::super_frame(a.mac(), b.mac()));
-    let (mut small_too, mut large_too) = (small.clone(), large.clone());
-
-    eprint!("tap to tap, 60-byte frames ");
-    let bursts = if options.quick { 100 } else { 1000 };
-    let ratio = statistics::compare(
-        options.pairs(),
-        || taps::write_cost(&a, &mut b, &mut small, 200, bursts),
-        || taps::write_cost(&c, &mut d, &mut small_too, 200, bursts),
-    )?;
-    rows.push(Row::ratio(
-        "bench:tap-60",
-        "tap to tap, 60-byte frame, CPU of the sender's write",
-        "ns",
-        Bound::AtMost(0.95),
-        ratio,
-    ));
-
-    // A burst that fits the second-level cache: what is compared is the switch, not the memory.
-    eprint!("tap to tap, 64 KiB super-frames ");
-    let ratio = statistics::compare(
-        options.pairs(),
-        || taps::write_cost(&a, &mut b, &mut large, 16, bursts / 2),
-        || taps::write_cost(&c, &mut d, &mut large_too, 16, bursts / 2),
-    )?;
-    rows.push(Row::ratio(
-        "bench:tap-gso",
-        "tap to tap, 64 KiB GSO frame, CPU of the sender's write",
-        "ns",
-        Bound::AtMost(1.0),
-        ratio,
-    ));
-    ours.balanced()
-}
-
-/// What observing costs: flows accounted, read and recorded, beside verdicts alone.
-fn observing_rows(options: &Options, weft: &Path, rows: &mut Vec<Row>) -> Result<()> {
-    let ours = System::start(options.kind(Kind::Weft), weft, "i")?;
-    let theirs = System::start(options.kind(Kind::WeftVerdicts), weft, "j")?;
-    let (mut a, mut b) = tap::acquainted(&ours)?;
-    let (mut c, mut d) = tap::acquainted(&theirs)?;
-    let (mut small, mut large) = (tap::small(a.mac(), b.mac()), tap::super_frame(a.mac(), b.mac()));
-    let (mut small_too, mut large_too) = (small.clone(), large.clone());
-    let bursts = if options.quick { 100 } else { 1000 };
-
-    eprint!("observing, 60-byte frames ");
-    let ratio = statistics::compare(
-        options.pairs(),
-        || taps::write_cost(&a, &mut b, &mut small, 200, bursts),
-        || taps::write_cost(&c, &mut d, &mut small_too, 200, bursts),
-    )?;
-    let what = "tap to tap, 60-byte frame, CPU of the sender's write, flows accounted against verdicts alone";
-    rows.push(Row::ratio("bench:observing-60", what, "ns", Bound::AtMost(1.12), ratio));
-
-    eprint!("observing, 64 KiB super-frames ");
-    let ratio = statistics::compare(
-        options.pairs(),
-        || taps::write_cost(&a, &mut b, &mut large, 16, bursts / 2),
-        || taps::write_cost(&c, &mut d, &mut large_too, 16, bursts / 2),
-    )?;
-    let what = "tap to tap, 64 KiB GSO frame, CPU of the sender's write, flows accounted against verdicts alone";
-    rows.push(Row::ratio("bench:observing-gso", what, "ns", Bound::AtMost(1.02), ratio));
-
-    eprint!("observing, round trip ");
-    let count = if options.quick { 1_000 } else { 5_000 };
-    let ratio = statistics::compare(
-        options.pairs(),
-        || taps::round_trip(&mut a, &mut b, count),
-        || taps::round_trip(&mut c, &mut d, count),
-    )?;
-    let what = "tap to tap, round trip p50, flows accounted against verdicts alone";
-    rows.push(Row::ratio("bench:observing-rr", what, "µs", Bound::AtMost(1.05), ratio));
-    ours.balanced()?;
-    theirs.balanced()?;
-    drop((ours, theirs));
-    full_row(options, weft, rows)
-}
-
-/// What it costs when a port offers more flows than its share of the table: 300,000, one frame each, over and over.
-fn full_row(options: &Options, weft: &Path, rows: &mut Vec<Row>) -> Result<()> {
-    let ours = System::start(options.kind(Kind::WeftSmallTable), weft, "k")?;
-    let theirs = System::start(options.kind(Kind::WeftVerdicts), weft, "l")?;
-    let (a, mut b) = tap::acquainted(&ours)?;
-    let (c, mut d) = tap::acquainted(&theirs)?;
-    let mut frame = tap::small(a.mac(), b.mac());
-    let mut frame_too = frame.clone();
-    let bursts = if options.quick { 100 } else { 1000 };
-    eprint!("observing, 300,000 flows in a table for fewer ");
-    let (mut one, mut other) = (0, 0);
-    let ratio = statistics::compare(
-        options.pairs(),
-        || taps::flows_cost(&a, &mut b, &mut frame, 200, bursts, &mut one),
-        || taps::flows_cost(&c, &mut d, &mut frame_too, 200, bursts, &mut other),
-    )?;
-    let what = "tap to tap, 60-byte frame of another flow each time, 300,000 of them in a table that is full, against verdicts alone";
-    rows.push(Row::ratio("bench:observing-full", what, "ns", Bound::AtMost(1.18), ratio));
-    ours.balanced()?;
-    theirs.balanced()
-}
-
-fn container_rows(options: &Options, weft: &Path, rows: &mut Vec<Row>) -> Result<()> {
-    let ours = Pair::containers(System::start(options.kind(Kind::Weft), weft, "c")?, "c")?;
-    let theirs = Pair::containers(System::start(Kind::Bridge, weft, "d")?, "d")?;
-    let pairs = options.pairs();
-
-    eprint!("container to container, TCP round trip ");
-    let count = if options.quick { 2_000 } else { 10_000 };
-    let ratio = statistics::compare(pairs, || ours.round_trip(count), || theirs.round_trip(count))?;
-    rows.push(Row::ratio(
-        "bench:container-rr",
-        "container to container, TCP round trip p50",
-        "µs",
-        Bound::AtMost(1.0),
-        ratio,
-    ));
-
-    eprint!("container to container, bulk TCP ");
-    let ratio = statistics::compare(pairs, || ours.bulk(1), || theirs.bulk(1))?;
-    rows.push(Row::ratio(
-        "bench:container-bulk",
-        "container to container, bulk TCP",
-        "Gb/s",
-        Bound::AtLeast(1.0),
-        ratio,
-    ));
-
-    eprint!("container to container, 64-byte UDP ");
-    let time = options.sample();
-    let ratio = statistics::compare(pairs, || ours.small_frames(time), || theirs.small_frames(time))?;
-    rows.push(Row::ratio(
-        "bench:container-udp",
-        "container to container, 64-byte UDP delivered",
-        "M/s",
-        Bound::AtLeast(1.05),
-        ratio,
-    ));
-    ours.system().balanced()
-}
-
-fn userspace_rows(options: &Options, weft: &Path, rows: &mut Vec<Row>) -> Result<()> {
-    let kind = options.kind(Kind::WeftUserspace);
-    let pairs = options.pairs();
-    {
-        let ours = Pair::guests(System::start(kind, weft, "g")?, "g")?;
-        let theirs = Pair::guests(System::start(Kind::Bridge, weft, "h")?, "h")?;
-        eprint!("user space, bulk TCP between guests on taps ");
-        let ratio = statistics::compare(pairs, || ours.bulk(1), || theirs.bulk(1))?;
-        rows.push(Row::ratio(
-            "bench:userspace-bulk",
-            "user space only, guest to guest on taps, bulk TCP with 64 KiB GSO",
-            "Gb/s",
-            Bound::AtLeast(0.5),
-            ratio,
-        ));
-        ours.system().balanced()?;
+    let mut beds: Vec<(Kind, Result<Bed>)> = Vec::new();
+    for (index, kind) in kinds.into_iter().enumerate() {
+        eprintln!("{}: {}", group.what, kind.label());
+        let started = if options.control && kind.is_weft() { Kind::Bridge } else { kind };
+        let slot = char::from(b'a' + u8::try_from(index)?).to_string();
+        let bed = Bed::prepare(started, group.route, weft, &slot);
+        match &bed {
+            Ok(bed) => machine.note(group.name, bed)?,
+            Err(error) => eprintln!("bench: {} cannot take part: {error:#}", kind.label()),
+        }
+        beds.push((kind, bed));
     }
-    let ours = System::start(kind, weft, "u")?;
-    let theirs = System::start(Kind::Bridge, weft, "v")?;
-    let (mut a, mut b) = tap::acquainted(&ours)?;
-    let (mut c, mut d) = tap::acquainted(&theirs)?;
-    taps::whole(&a, &mut b, if options.quick { 160 } else { 16_000 })?;
-
-    eprint!("user space, round trip ");
-    let count = if options.quick { 1_000 } else { 5_000 };
-    let ratio = statistics::compare(
-        pairs,
-        || taps::round_trip(&mut a, &mut b, count),
-        || taps::round_trip(&mut c, &mut d, count),
-    )?;
-    rows.push(Row::ratio(
-        "bench:userspace-rr",
-        "user space only, tap to tap, round trip p50",
-        "µs",
-        Bound::AtMost(2.0),
-        ratio,
-    ));
-    ours.balanced()
-}
-
-fn first_row(options: &Options, weft: &Path) -> Result<Row> {
-    let system = System::start(Kind::Weft, weft, "f")?;
-    let (mut a, mut b) = tap::acquainted(&system)?;
-    eprintln!("first frame to verdict in effect");
-    let count = if options.quick { 20 } else { 300 };
-    let times = (0..count).map(|n| taps::first_verdict(&system, &mut a, &mut b, n)).collect::<Result<Vec<f64>>>()?;
-    system.balanced()?;
-    let what = "first frame between two new stations until the verdict is in effect, median";
-    Ok(Row::value("bench:first-verdict", what, "µs", Bound::AtMost(200.0), statistics::median(&times)))
-}
-
-fn idle_rows(options: &Options, weft: &Path, rows: &mut Vec<Row>) -> Result<()> {
-    eprintln!("idle with 100 ports");
-    let idle = scale::measure(weft, 100, Duration::from_secs(if options.quick { 3 } else { 20 }))?;
-    let what = "idle daemon with 100 ports, processor";
-    rows.push(Row::value("bench:idle-cpu", what, "%", Bound::AtMost(0.1), idle.cpu_percent));
-    let what = "idle daemon with 100 ports, resident memory";
-    rows.push(Row::value("bench:idle-rss", what, "MiB", Bound::AtMost(30.0), idle.rss_mib));
+    for case in cases {
+        let entries = rounds(case, options, &mut beds);
+        done.push(report::Case {
+            group: group.name.to_owned(),
+            route: group.what.to_owned(),
+            name: case.name.to_owned(),
+            what: case.what.to_owned(),
+            entries,
+        });
+    }
+    for (_, bed) in beds {
+        if let Ok(bed) = bed {
+            bed.system().balanced()?;
+        }
+    }
     Ok(())
 }
 
-/// The same with a thousand ports, and what a scrape costs then.
-fn scale_rows(options: &Options, weft: &Path, rows: &mut Vec<Row>) -> Result<()> {
-    eprintln!("1,000 ports");
-    let scale = scale::measure(weft, 1000, Duration::from_secs(if options.quick { 3 } else { 20 }))?;
-    let what = "1,000 ports of a configuration, from the daemon's start until all are attached";
-    rows.push(Row::value("bench:scale-attach", what, "s", Bound::AtMost(25.0), scale.attach_s));
-    let what = "idle daemon with 1,000 ports, processor";
-    rows.push(Row::value("bench:scale-cpu", what, "%", Bound::AtMost(0.5), scale.cpu_percent));
-    let what = "idle daemon with 1,000 ports, resident memory";
-    rows.push(Row::value("bench:scale-rss", what, "MiB", Bound::AtMost(100.0), scale.rss_mib));
-    let what = "1,000 ports, processor time of the daemon per scrape";
-    rows.push(Row::value("bench:scale-scrape", what, "ms", Bound::AtMost(50.0), scale.scrape_ms));
-    Ok(())
+/// Measures a case: everyone once a round.
+fn rounds(case: &Case, options: &Options, beds: &mut [(Kind, Result<Bed>)]) -> Vec<Entry> {
+    eprint!("{} ", case.name);
+    let mut entries: Vec<Entry> = beds
+        .iter()
+        .map(|(kind, bed)| Entry {
+            system: *kind,
+            samples: Vec::new(),
+            counts: None,
+            error: bed.as_ref().err().map(|error| format!("{error:#}")),
+        })
+        .collect();
+    for round in 0..options.rounds() {
+        for index in statistics::order(beds.len(), round) {
+            let (Some((kind, Ok(bed))), Some(entry)) = (beds.get_mut(index), entries.get_mut(index)) else { continue };
+            if case.systems.contains(kind) && entry.error.is_none() {
+                take(entry, bed, case.work, options.effort());
+            }
+        }
+        eprint!(".");
+    }
+    eprintln!();
+    entries.retain(|entry| case.systems.contains(&entry.system));
+    entries.sort_by_key(|entry| case.systems.iter().position(|kind| *kind == entry.system));
+    entries
+}
+
+/// Takes one slice, or notes why there is none.
+fn take(entry: &mut Entry, bed: &mut Bed, work: Work, effort: Effort) {
+    let slice = match bed.slice(work, effort) {
+        Ok(slice) => slice,
+        Err(error) => {
+            eprintln!("bench: {}: {error:#}", entry.system.label());
+            entry.error = Some(format!("{error:#}"));
+            return;
+        }
+    };
+    for (figure, value) in slice.figures {
+        let known: Option<&mut (Figure, Vec<f64>)> = entry.samples.iter_mut().find(|(of, _)| *of == figure);
+        match known {
+            Some((_, samples)) => samples.push(value),
+            None => entry.samples.push((figure, vec![value])),
+        }
+    }
+    if let Some(counts) = slice.counts {
+        entry.counts.get_or_insert_with(Counts::default).add(counts);
+    }
 }

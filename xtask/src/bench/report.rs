@@ -1,16 +1,21 @@
-//! The table: printed, kept as JSON in `target/bench/`, and written into `docs/BENCHMARKS.md`.
+//! What a run came to, as JSON; and the tables and `docs/BENCHMARKS.md` that are made of nothing but that JSON.
 
 use std::fmt::Write as _;
 use std::fs;
+use std::path::Path;
 
 use anyhow::{Context, Result};
-use serde::Serialize;
+use serde::{Deserialize, Serialize};
 
-use super::statistics::Ratio;
-use crate::{shell, workspace};
+use super::figure::{Counts, Figure};
+use super::machine::Machine;
+use super::plot;
+use super::statistics::{Ratio, median};
+use super::systems::Kind;
+use crate::workspace;
 
 /// What a row promises.
-#[derive(Clone, Copy, Serialize)]
+#[derive(Clone, Copy, Debug, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
 pub enum Bound {
     /// Not above this.
@@ -35,44 +40,149 @@ impl Bound {
     }
 }
 
-/// One line of the table: a ratio against the bridge, or a value of ours alone.
-#[derive(Serialize)]
+/// A promise and what became of it: a ratio of two systems, or a value of ours alone.
+#[derive(Serialize, Deserialize)]
 pub struct Row {
-    name: &'static str,
-    what: &'static str,
-    unit: &'static str,
+    name: String,
+    what: String,
+    unit: String,
     bound: Bound,
-    value: f64,
-    #[serde(skip_serializing_if = "Option::is_none")]
+    /// Ours and theirs, where two are compared.
+    between: Option<[String; 2]>,
+    value: Option<f64>,
     ratio: Option<Ratio>,
+    error: Option<String>,
 }
 
 impl Row {
     /// A comparison; what is bounded is the median ratio.
-    pub fn ratio(name: &'static str, what: &'static str, unit: &'static str, bound: Bound, ratio: Ratio) -> Self {
-        Self { name, what, unit, bound, value: ratio.median, ratio: Some(ratio) }
+    pub fn ratio(
+        name: &str,
+        what: String,
+        unit: &str,
+        bound: Bound,
+        between: [&str; 2],
+        ratio: Result<Ratio, String>,
+    ) -> Self {
+        let (ratio, error) = ratio.map_or_else(|error| (None, Some(error)), |ratio| (Some(ratio), None));
+        let value = ratio.as_ref().map(|ratio| ratio.median);
+        let between = Some(between.map(str::to_owned));
+        Self { name: name.to_owned(), what, unit: unit.to_owned(), bound, between, value, ratio, error }
     }
 
     /// A figure of ours.
-    pub fn value(name: &'static str, what: &'static str, unit: &'static str, bound: Bound, value: f64) -> Self {
-        Self { name, what, unit, bound, value, ratio: None }
+    pub fn value(name: &str, what: &str, unit: &str, bound: Bound, value: f64) -> Self {
+        let (name, what, unit) = (name.to_owned(), what.to_owned(), unit.to_owned());
+        Self { name, what, unit, bound, between: None, value: Some(value), ratio: None, error: None }
     }
 
     fn markdown(&self) -> String {
-        let unit = self.unit;
-        let (figure, absolute) = match &self.ratio {
-            Some(r) => (
-                format!("**{:.2}** ({:.2}–{:.2}, {} pairs)", r.median, r.low, r.high, r.pairs),
-                format!("{:.4} / {:.4} {unit}", Short(r.ours), Short(r.theirs)),
-            ),
-            None => (format!("**{:.4} {unit}**", Short(self.value)), "–".to_owned()),
-        };
-        let held = if self.bound.holds(self.value) { "yes" } else { "**no**" };
-        let bound = self.bound.text();
-        let bound = if self.ratio.is_some() { bound } else { format!("{bound} {unit}") };
+        let Self { unit, bound, .. } = self;
         let name = self.name.trim_start_matches("bench:");
-        format!("| {} (`{name}`) | {figure} | {absolute} | {bound} | {held} |", self.what)
+        let (figure, absolute) = match (&self.ratio, self.value, &self.error) {
+            (Some(r), ..) => (
+                format!("**{:.2}** ({:.2}–{:.2}, {} pairs)", r.median, r.low, r.high, r.pairs),
+                format!("{} / {} {unit}", Short(r.ours), Short(r.theirs)),
+            ),
+            (None, Some(value), _) => (format!("**{} {unit}**", Short(value)), "–".to_owned()),
+            (None, None, error) => (cell(error.as_deref().unwrap_or("not measured")), "–".to_owned()),
+        };
+        let held = match self.value {
+            Some(value) if bound.holds(value) => "yes",
+            Some(_) => "**no**",
+            None => "**?**",
+        };
+        let between = self.between.as_ref().map_or(String::new(), |[ours, theirs]| format!("{ours} / {theirs}"));
+        let unit = if self.between.is_some() { "" } else { unit };
+        format!("| {} (`{name}`) | {between} | {figure} | {absolute} | {} {unit} | {held} |\n", self.what, bound.text())
     }
+}
+
+/// A case and everyone who took part.
+#[derive(Serialize, Deserialize)]
+pub struct Case {
+    /// Its group.
+    pub group: String,
+    /// Its group in words.
+    pub route: String,
+    /// Its name.
+    pub name: String,
+    /// In words.
+    pub what: String,
+    /// Who took part.
+    pub entries: Vec<Entry>,
+}
+
+/// What one system did in a case.
+#[derive(Serialize, Deserialize)]
+pub struct Entry {
+    /// Which.
+    pub system: Kind,
+    /// Samples by figure, one of each round.
+    pub samples: Vec<(Figure, Vec<f64>)>,
+    /// All frames that were counted one by one.
+    pub counts: Option<Counts>,
+    /// Why there are no samples.
+    pub error: Option<String>,
+}
+
+impl Case {
+    /// The samples of a system that was measured to the end.
+    pub fn samples(&self, system: Kind, figure: Figure) -> Option<&[f64]> {
+        let entry = self.entries.iter().find(|entry| entry.system == system && entry.error.is_none())?;
+        entry.samples.iter().find(|(of, _)| *of == figure).map(|(_, samples)| samples.as_slice())
+    }
+
+    /// The figures of this case, the leading one first.
+    pub fn figures(&self) -> Vec<Figure> {
+        let longest = self.entries.iter().max_by_key(|entry| entry.samples.len());
+        longest.map_or_else(Vec::new, |entry| entry.samples.iter().map(|(figure, _)| *figure).collect())
+    }
+
+    fn markdown(&self) -> Result<String> {
+        let figures = self.figures();
+        let mut text = format!("**{}** (`{}`)\n\n| | ", self.what, self.name);
+        for figure in &figures {
+            write!(text, "{}, {} | of the bridge | ", figure.label(), figure.unit())?;
+        }
+        text.push_str("frames: sent, lost, twice, reordered, astray |\n|---|");
+        text.push_str(&"---|---|".repeat(figures.len()));
+        text.push_str("---|\n");
+        for entry in &self.entries {
+            write!(text, "| {} | ", entry.system.label())?;
+            if let Some(error) = &entry.error {
+                writeln!(text, "{} |{}", cell(error), " – |".repeat(figures.len() * 2))?;
+                continue;
+            }
+            for figure in &figures {
+                let samples = self.samples(entry.system, *figure).unwrap_or_default();
+                write!(text, "{} | {} | ", Short(median(samples)), self.beside_bridge(entry.system, *figure))?;
+            }
+            let frames = entry.counts.map_or_else(
+                || "–".to_owned(),
+                |c| format!("{}, {}, {}, {}, {}", c.sent, c.lost, c.duplicated, c.reordered, c.misdelivered),
+            );
+            writeln!(text, "{frames} |")?;
+        }
+        Ok(text)
+    }
+
+    fn beside_bridge(&self, system: Kind, figure: Figure) -> String {
+        let ratio = self.ratio_to_bridge(system, figure);
+        ratio.map_or_else(|| "–".to_owned(), |r| format!("{:.2} ({:.2}–{:.2})", r.median, r.low, r.high))
+    }
+
+    /// Beside the plain Linux bridge, where it took part.
+    pub fn ratio_to_bridge(&self, system: Kind, figure: Figure) -> Option<Ratio> {
+        // What the bridge has none of, as lost frames, is no measure.
+        Ratio::of(self.samples(system, figure)?, self.samples(Kind::Bridge, figure)?)
+            .filter(|ratio| [ratio.low, ratio.median, ratio.high].iter().all(|end| end.is_finite()))
+    }
+}
+
+/// A text as the cell of a table.
+fn cell(text: &str) -> String {
+    text.replace('|', "/").split_whitespace().collect::<Vec<_>>().join(" ")
 }
 
 /// A number with about three digits that count.
@@ -81,6 +191,7 @@ struct Short(f64);
 impl std::fmt::Display for Short {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         match self.0.abs() {
+            x if x.is_nan() => write!(f, "–"),
             x if x >= 100.0 => write!(f, "{:.0}", self.0),
             x if x >= 10.0 => write!(f, "{:.1}", self.0),
             _ => write!(f, "{:.2}", self.0),
@@ -88,92 +199,113 @@ impl std::fmt::Display for Short {
     }
 }
 
-/// Where and with what it was measured.
-#[derive(Serialize)]
-struct Machine {
-    kernel: String,
-    processors: usize,
-    model: String,
-    revision: String,
-    date: String,
+/// A run.
+#[derive(Serialize, Deserialize)]
+pub struct Report {
+    /// Where and with what.
+    pub machine: Machine,
+    /// How long it took, in seconds.
+    pub seconds: u64,
+    /// Promises.
+    pub rows: Vec<Row>,
+    /// Everything measured.
+    pub cases: Vec<Case>,
 }
 
-impl Machine {
-    fn look() -> Result<Self> {
-        let info = fs::read_to_string("/proc/cpuinfo").unwrap_or_default();
-        let model = info.lines().find_map(|line| line.strip_prefix("model name")).unwrap_or("unknown");
-        Ok(Self {
-            kernel: shell::line("uname -r")?.trim().to_owned(),
-            processors: std::thread::available_parallelism()?.get(),
-            model: model.trim_matches([' ', '\t', ':']).to_owned(),
-            revision: shell::line("git describe --always --dirty")
-                .map_or_else(|_| "unknown".to_owned(), |text| text.trim().to_owned()),
-            date: shell::line("date -u +%Y-%m-%d")?.trim().to_owned(),
-        })
+impl Report {
+    /// Prints the tables and keeps the run in `target/bench/`; a run that is whole also goes into the documentation.
+    pub fn publish(&self, partial: bool) -> Result<()> {
+        let folder = workspace::target().join("bench");
+        self.write(&folder)?;
+        eprintln!("\n{}\n{}", self.cases_table()?, self.rows_table());
+        eprintln!("bench: {} s; {}", self.seconds, folder.join("results.json").display());
+        if partial {
+            return Ok(());
+        }
+        self.write(&workspace::root().join("docs/bench"))?;
+        self.document()
     }
-}
 
-#[derive(Serialize)]
-struct Report<'a> {
-    machine: Machine,
-    rows: &'a [Row],
-}
+    /// Reads a run that was kept.
+    pub fn read(file: &Path) -> Result<Self> {
+        let text = fs::read_to_string(file).with_context(|| file.display().to_string())?;
+        serde_json::from_str(&text).with_context(|| format!("{} is no run of the bench", file.display()))
+    }
 
-/// Prints the table and keeps it; a run that is partial or short does not touch the document.
-pub fn publish(rows: &[Row], partial: bool) -> Result<()> {
-    let report = Report { machine: Machine::look()?, rows };
-    let folder = workspace::target().join("bench");
-    fs::create_dir_all(&folder)?;
-    let file = folder.join("latest.json");
-    fs::write(&file, serde_json::to_string_pretty(&report)?).with_context(|| file.display().to_string())?;
-    eprintln!("\n{}", table(rows));
-    eprintln!("bench: {}", file.display());
-    if !partial {
+    /// Writes `docs/BENCHMARKS.md`.
+    pub fn document(&self) -> Result<()> {
         let document = workspace::root().join("docs/BENCHMARKS.md");
-        fs::write(&document, markdown(&report)?)?;
+        fs::write(&document, self.markdown()?)?;
         eprintln!("bench: {}", document.display());
+        Ok(())
     }
-    Ok(())
+
+    fn write(&self, folder: &Path) -> Result<()> {
+        fs::create_dir_all(folder)?;
+        let file = folder.join("results.json");
+        fs::write(&file, serde_json::to_string(self)? + "\n").with_context(|| file.display().to_string())?;
+        for (group, cases) in self.groups() {
+            fs::write(folder.join(format!("{group}.svg")), plot::draw(&cases)?)?;
+        }
+        Ok(())
+    }
+
+    /// Cases by group, in their order.
+    fn groups(&self) -> Vec<(&str, Vec<&Case>)> {
+        let mut groups: Vec<(&str, Vec<&Case>)> = Vec::new();
+        for case in &self.cases {
+            match groups.last_mut() {
+                Some((group, cases)) if *group == case.group => cases.push(case),
+                _ => groups.push((&case.group, vec![case])),
+            }
+        }
+        groups
+    }
+
+    fn rows_table(&self) -> String {
+        let head = "| what | between | ratio or value (95 % interval) | absolute | promise | held |\n\
+                    |---|---|---|---|---|---|\n";
+        self.rows.iter().fold(head.to_owned(), |text, row| text + &row.markdown())
+    }
+
+    fn cases_table(&self) -> Result<String> {
+        let tables: Vec<String> = self.cases.iter().map(Case::markdown).collect::<Result<_>>()?;
+        Ok(tables.join("\n"))
+    }
+
+    fn markdown(&self) -> Result<String> {
+        let mut text = String::from(HEAD);
+        writeln!(text, "{}\nThe run took {} minutes.\n", self.machine.markdown()?, self.seconds.div_ceil(60))?;
+        writeln!(text, "## Promises\n\n{}", self.rows_table())?;
+        for (group, cases) in self.groups() {
+            let route = cases.first().map_or("", |case| case.route.as_str());
+            writeln!(text, "## {}{}\n\n![{route}](bench/{group}.svg)\n", capital(route).0, capital(route).1)?;
+            for case in cases {
+                writeln!(text, "{}", case.markdown()?)?;
+            }
+        }
+        text.push_str(METHOD);
+        Ok(text)
+    }
 }
 
-fn table(rows: &[Row]) -> String {
-    let head =
-        "| what | ratio to a Linux bridge (95 % interval) | Weft / bridge | promise | held |\n|---|---|---|---|---|\n";
-    rows.iter().fold(head.to_owned(), |text, row| text + &row.markdown() + "\n")
+/// A text as the beginning of a line.
+fn capital(text: &str) -> (String, &str) {
+    let mut rest = text.chars();
+    (rest.next().map_or_else(String::new, |first| first.to_uppercase().collect()), rest.as_str())
 }
 
-fn markdown(report: &Report<'_>) -> Result<String> {
-    let Machine { kernel, processors, model, revision, date } = &report.machine;
-    let mut text = String::from(
-        "# Benchmarks\n\n<!-- Generated by `cargo xtask bench`; do not edit. -->\n\n\
-         Ratios, because a single figure of a shared machine says little: Weft and a Linux bridge are measured\n\
-         alternately on ports of the same kind, in namespaces of their own, without queueing discipline and without bridge\n\
-         netfilter. A ratio is the median over the pairs, with its bootstrap 95 % interval. Less is better for costs and\n\
-         times, more for rates.\n\n",
-    );
-    write!(text, "{date}, revision {revision}, Linux {kernel}, {processors} × {model}\n\n{}\n", table(report.rows))?;
-    text.push_str(METHOD);
-    Ok(text)
-}
+const HEAD: &str = "\
+# Benchmarks
+
+<!-- Generated by `cargo xtask bench`; do not edit. -->
+
+Ratios, because a single figure of a shared machine says little: all systems are measured alternately, on ports of
+the same kind, in namespaces of their own, without queueing disciplines and, where not said otherwise, without bridge
+netfilter. A ratio is the median over the pairs, with its bootstrap 95 % interval. Less is better for costs and times,
+more for rates. In the plots further right is better, and 1 is the Linux bridge.
+
+";
 
 /// How each row is measured.
-const METHOD: &str = "\
-## How
-
-- **tap to tap**: one pinned thread plays the VMM on both taps (`IFF_VNET_HDR`, offloads, non-blocking). It writes a burst
-  (200 small frames, 16 large ones), then drains the other tap; the CPU time of the writes is what counts, because a
-  switch in the kernel runs inside them. No wake-up and no second processor take part. Every frame must arrive.
-- **container to container**: two namespaces. Round trips are one byte over TCP between two pinned threads; bulk is
-  iperf3, one stream, cubic; UDP counts datagrams that reached the receiver's UDP layer, whether it read them or its
-  full buffer refused them.
-- **user space only**: `--datapath userspace`, where no verdict is cached. Bulk is iperf3 between two guests: each is a
-  namespace whose network card is a tap of its own, and a thread in the VMM's place carries frames between card and port,
-  super-frames whole. Before the round trips 16,000 super-frames are sent, 16 at a time, and every one must arrive uncut.
-  Round trips are 60-byte frames between the taps themselves, both ends asleep until one comes.
-- **first frame**: a new station sends to another that only announced itself, and sends on every 10 µs. The punt
-  tap's netdev counter says how many of these frames the brain was handed; the first one after them went by a cached
-  verdict. The figure is an upper bound, at most 10 µs too large.
-- **idle**: 100 taps that nobody holds; processor time from `/proc/PID/task/*/schedstat` over 20 s, memory from `VmRSS`.
-
-`cargo xtask bench --control` measures the bridge against itself, and so shows what a ratio of 1.00 looks like here.
-";
+const METHOD: &str = include_str!("method.md");

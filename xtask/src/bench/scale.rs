@@ -9,6 +9,7 @@ use std::time::{Duration, Instant};
 
 use anyhow::{Context, Result, bail};
 
+use super::cpu::process_seconds as cpu;
 use super::lab::until;
 use super::statistics::median;
 use super::systems::System;
@@ -84,25 +85,11 @@ fn scrape(pid: u32, ports: usize) -> Result<f64> {
 }
 
 /// Percent of one processor that the process uses for a while.
-fn watch(pid: u32, time: Duration) -> Result<f64> {
+pub fn watch(pid: u32, time: Duration) -> Result<f64> {
     let before = cpu(pid)?;
     let start = Instant::now();
     std::thread::sleep(time);
     Ok((cpu(pid)? - before) / start.elapsed().as_secs_f64() * 100.0)
-}
-
-/// Processor seconds of all threads, as exact as the kernel keeps them.
-fn cpu(pid: u32) -> Result<f64> {
-    let mut ns = 0.0;
-    for task in fs::read_dir(format!("/proc/{pid}/task"))? {
-        let text = fs::read_to_string(task?.path().join("schedstat"))?;
-        let field = text.split_whitespace().next().context("an empty schedstat")?;
-        ns += field.parse::<f64>()?;
-    }
-    if ns == 0.0 {
-        bail!("this kernel does not count processor time per thread (CONFIG_SCHED_INFO)");
-    }
-    Ok(ns / 1e9)
 }
 
 fn resident(pid: u32) -> Result<f64> {

@@ -1,14 +1,12 @@
 //! From pairs of samples to one ratio and how far it can be trusted.
 //!
-//! The two systems are measured alternately (A B, B A, A B, …), so that drift of the machine hits both. Each pair gives
-//! one ratio. The result is the median of the ratios with a bootstrap 95 % interval (percentile method); no pair is
+//! Systems are measured alternately (A B, B A, A B, …), so that drift of the machine hits all. Each pair gives one ratio. The result is the median of the ratios with a bootstrap 95 % interval (percentile method); no pair is
 //! thrown away.
 
-use anyhow::{Context, Result};
-use serde::Serialize;
+use serde::{Deserialize, Serialize};
 
 /// What a comparison came to.
-#[derive(Clone, Debug, Serialize)]
+#[derive(Clone, Debug, Serialize, Deserialize)]
 pub struct Ratio {
     /// Median of the pairs' ratios, ours over theirs.
     pub median: f64,
@@ -24,28 +22,28 @@ pub struct Ratio {
     pub pairs: usize,
 }
 
-/// Measures `pairs` pairs of (ours, theirs) in alternating order.
-pub fn compare(
-    pairs: usize,
-    mut ours: impl FnMut() -> Result<f64>,
-    mut theirs: impl FnMut() -> Result<f64>,
-) -> Result<Ratio> {
-    let mut left = Vec::with_capacity(pairs);
-    let mut right = Vec::with_capacity(pairs);
-    for pair in 0..pairs {
-        if pair % 2 == 0 {
-            left.push(ours()?);
-            right.push(theirs()?);
-        } else {
-            right.push(theirs()?);
-            left.push(ours()?);
-        }
-        eprint!(".");
+impl Ratio {
+    /// Of samples that were taken in pairs, ours first; nothing without pairs.
+    pub fn of(ours: &[f64], theirs: &[f64]) -> Option<Self> {
+        let ratios: Vec<f64> = ours.iter().zip(theirs).map(|(ours, theirs)| ours / theirs).collect();
+        let (low, high) = interval(&ratios).filter(|_| !ratios.is_empty())?;
+        let pairs = ratios.len();
+        Some(Self { median: median(&ratios), low, high, ours: median(ours), theirs: median(theirs), pairs })
     }
-    eprintln!();
-    let ratios: Vec<f64> = left.iter().zip(&right).map(|(ours, theirs)| ours / theirs).collect();
-    let (low, high) = interval(&ratios).context("no pairs")?;
-    Ok(Ratio { median: median(&ratios), low, high, ours: median(&left), theirs: median(&right), pairs })
+}
+
+/// Who is measured when: everyone once per round, in an order that is turned around from round to round (A B C, C B A,
+/// A B C, …), so that drift of the machine hits all alike.
+pub fn order(systems: usize, round: usize) -> Vec<usize> {
+    if round.is_multiple_of(2) { (0..systems).collect() } else { (0..systems).rev().collect() }
+}
+
+/// The value below which so many percent of the others are; not a number when there is none.
+pub fn percentile(values: &[f64], percent: usize) -> f64 {
+    let mut sorted = values.to_vec();
+    sorted.sort_by(f64::total_cmp);
+    let rank = (sorted.len() * percent).div_ceil(100).saturating_sub(1);
+    sorted.get(rank).copied().unwrap_or(f64::NAN)
 }
 
 /// The middle value, or the mean of the two in the middle; not a number when there is none.
@@ -103,14 +101,22 @@ mod tests {
     }
 
     #[test]
-    fn pairs_alternate_their_order() {
-        let order = std::cell::RefCell::new(String::new());
-        let note = |c: char| {
-            order.borrow_mut().push(c);
-            Ok(1.0)
-        };
-        let ratio = compare(4, || note('a'), || note('b')).unwrap();
-        assert_eq!(order.borrow().as_str(), "abbaabba");
-        assert_eq!(ratio.median, 1.0);
+    fn everyone_is_measured_once_a_round_and_the_order_turns() {
+        assert_eq!([order(3, 0), order(3, 1), order(3, 2)], [vec![0, 1, 2], vec![2, 1, 0], vec![0, 1, 2]]);
+    }
+
+    #[test]
+    fn a_ratio_is_of_pairs_and_not_of_medians() {
+        let ratio = Ratio::of(&[1.0, 20.0, 3.0], &[2.0, 10.0, 6.0]).unwrap();
+        assert_eq!((ratio.median, ratio.ours, ratio.theirs, ratio.pairs), (0.5, 3.0, 6.0, 3));
+        assert!(Ratio::of(&[], &[]).is_none());
+    }
+
+    #[test]
+    fn a_percentile_is_one_of_the_values() {
+        let values: Vec<f64> = (1..=200).map(f64::from).collect();
+        assert_eq!((percentile(&values, 99), percentile(&values, 50)), (198.0, 100.0));
+        assert_eq!(percentile(&[7.0], 99), 7.0);
+        assert!(percentile(&[], 99).is_nan());
     }
 }

@@ -6,9 +6,9 @@ use std::io;
 use std::os::fd::AsRawFd;
 use std::os::unix::fs::OpenOptionsExt;
 
-/// Opens a tap of the calling thread's network namespace as a VMM does: with a virtio-net header, all offloads, and
-/// without blocking. The tap is made if it is not there, and goes when it was made here and the file is closed.
-pub fn open_tap(name: &str) -> io::Result<File> {
+/// Opens a tap of the calling thread's network namespace as a VMM does: with a virtio-net header, all offloads or none,
+/// and without blocking. The tap is made if it is not there, and goes when it was made here and the file is closed.
+pub fn open_tap(name: &str, offloads: bool) -> io::Result<File> {
     let file = OpenOptions::new().read(true).write(true).custom_flags(libc::O_NONBLOCK).open("/dev/net/tun")?;
     // SAFETY: `ifreq` is plain data for which all zeros is a value.
     let mut request: libc::ifreq = unsafe { std::mem::zeroed() };
@@ -22,7 +22,7 @@ pub fn open_tap(name: &str) -> io::Result<File> {
     if made < 0 {
         return Err(io::Error::last_os_error());
     }
-    let offloads = libc::TUN_F_CSUM | libc::TUN_F_TSO4 | libc::TUN_F_TSO6;
+    let offloads = if offloads { libc::TUN_F_CSUM | libc::TUN_F_TSO4 | libc::TUN_F_TSO6 } else { 0 };
     // SAFETY: TUNSETOFFLOAD takes its argument by value.
     let set = unsafe { libc::ioctl(file.as_raw_fd(), libc::TUNSETOFFLOAD, libc::c_ulong::from(offloads)) };
     if set < 0 {

@@ -1,4 +1,4 @@
-//! Tap to tap: what a write costs, whether a burst of super-frames arrives whole, how long a round trip takes, when a verdict is in effect.
+//! Tap to tap, one frame after the other: what a write costs, how long a round trip takes, when a verdict is in effect.
 
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::thread;
@@ -7,30 +7,30 @@ use std::time::{Duration, Instant};
 use anyhow::{Context, Result, bail};
 use rustix::event::{PollFd, PollFlags, poll};
 
+use super::cpu::cpu_ns;
+use super::frames::{self, mac, udp};
 use super::lab::{pin, pinned, until};
-use super::statistics::median;
 use super::systems::System;
-use super::tap::{self, Station};
+use super::tap::Station;
 
 /// CPU nanoseconds per write: one pinned thread writes a burst, then drains the other tap. No wake-ups, no second
 /// processor. Every frame must arrive. A stream goes on, from one call to the next: no byte of it is sent twice.
 pub fn write_cost(a: &Station, b: &mut Station, frame: &mut [u8], burst: usize, bursts: u32) -> Result<f64> {
-    cost_of(a, b, frame, burst, bursts, tap::advance)
+    cost_of(a, b, frame, burst, bursts, frames::advance)
 }
 
-/// The same with a frame of another flow each time: `flow` counts on from one call to the next, up to 300,000 and anew.
+/// The same with a frame of another flow each time: `flow` counts on from one call to the next, up to `flows` and anew.
 pub fn flows_cost(
     a: &Station,
     b: &mut Station,
     frame: &mut [u8],
     burst: usize,
     bursts: u32,
-    flow: &mut u32,
+    (flow, flows): (&mut u32, u32),
 ) -> Result<f64> {
-    const FLOWS: u32 = 300_000;
     cost_of(a, b, frame, burst, bursts, |frame| {
-        *flow = (*flow + 1) % FLOWS;
-        tap::set_flow(frame, *flow);
+        *flow = (*flow + 1) % flows;
+        frames::set_flow(frame, *flow);
     })
 }
 
@@ -43,16 +43,16 @@ fn cost_of(
     bursts: u32,
     mut next: impl FnMut(&mut [u8]) + Send,
 ) -> Result<f64> {
-    let bytes = frame.len() - tap::VNET_BYTES;
+    let bytes = frame.len() - frames::VNET_BYTES;
     let cpu = pinned(0, || {
         let mut cpu = 0;
         for _ in 0..bursts {
-            let start = tap::cpu_ns();
+            let start = cpu_ns();
             for _ in 0..burst {
                 a.send(frame)?;
                 next(frame);
             }
-            cpu += tap::cpu_ns() - start;
+            cpu += cpu_ns() - start;
             let arrived = b.drain(bytes)?;
             if arrived != burst {
                 bail!("{burst} frames were written and {arrived} were there to read");
@@ -64,26 +64,10 @@ fn cost_of(
     Ok(f64_of(cpu)? / f64_of(frames)?)
 }
 
-/// Sends `count` super-frames, a few at a time, and fails unless every one of them arrives uncut.
-pub fn whole(a: &Station, b: &mut Station, count: usize) -> Result<()> {
-    const AT_ONCE: usize = 16;
-    let frame = tap::super_frame(a.mac(), b.mac());
-    for sent in (0..count).step_by(AT_ONCE) {
-        for _ in 0..AT_ONCE {
-            a.send(&frame)?;
-        }
-        for number in 0..AT_ONCE {
-            b.expect(tap::SUPER_BYTES, Duration::from_secs(1))
-                .with_context(|| format!("super-frame {} was lost or cut", sent + number))?;
-        }
-    }
-    Ok(())
-}
-
-/// Median round trip of a 60-byte frame in microseconds; the other station sleeps until one comes.
-pub fn round_trip(a: &mut Station, b: &mut Station, count: usize) -> Result<f64> {
-    let there = tap::small(a.mac(), b.mac());
-    let back = tap::small(b.mac(), a.mac());
+/// Round trips of a 60-byte frame in microseconds; the other station sleeps until one comes.
+pub fn round_trips(a: &mut Station, b: &mut Station, count: usize) -> Result<Vec<f64>> {
+    let there = udp(a.mac(), b.mac(), 60);
+    let back = udp(b.mac(), a.mac(), 60);
     let done = AtomicBool::new(false);
     thread::scope(|scope| {
         let echo = scope.spawn(|| -> Result<()> {
@@ -109,7 +93,7 @@ pub fn round_trip(a: &mut Station, b: &mut Station, count: usize) -> Result<f64>
                 }
                 times.push(start.elapsed().as_secs_f64() * 1e6);
             }
-            Ok(median(&times))
+            Ok(times)
         });
         done.store(true, Ordering::Relaxed);
         echo.join().ok().context("the echo panicked")??;
@@ -126,13 +110,13 @@ pub fn round_trip(a: &mut Station, b: &mut Station, count: usize) -> Result<f64>
 pub fn first_verdict(system: &System, a: &mut Station, b: &mut Station, number: u32) -> Result<f64> {
     const STEP: Duration = Duration::from_micros(10);
     const FRAMES: u32 = 200;
-    let (source, destination) = (tap::mac(0x0100_0000 + number), tap::mac(0x0200_0000 + number));
+    let (source, destination) = (mac(0x0100_0000 + number), mac(0x0200_0000 + number));
     // The destination says that it is there, as ARP would; the source is heard of for the first time when it sends.
-    b.send(&tap::small(destination, [0xff; 6]))?;
+    b.send(&udp(destination, [0xff; 6], 60))?;
     a.expect(60, Duration::from_secs(1)).context("the announcement did not arrive")?;
     let before = system.punted()?;
 
-    let frame = tap::small(source, destination);
+    let frame = udp(source, destination, 60);
     let mut written = Vec::new();
     let start = Instant::now();
     for n in 0..FRAMES {
@@ -160,7 +144,7 @@ fn wait(file: &std::fs::File) -> Result<()> {
 
 /// A count as a number to divide by; exact up to 2^53.
 #[expect(clippy::cast_precision_loss, reason = "counts and nanoseconds here stay below 2^53, which is checked")]
-fn f64_of(count: i64) -> Result<f64> {
+pub fn f64_of(count: i64) -> Result<f64> {
     if count.unsigned_abs() >> 53 != 0 {
         bail!("{count} is too large to be exact");
     }

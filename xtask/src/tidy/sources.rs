@@ -33,7 +33,8 @@ pub fn sleeps(texts: &[Text]) -> Faults {
     let mut faults = Vec::new();
     for text in rust(texts) {
         let is_wait = text.path.starts_with("tests/harness/") && text.text.contains("deadline");
-        let tests_from = if text.path.starts_with("tests/") { Some(0) } else { text.text.find("#[cfg(test)]") };
+        let tests_from =
+            if text.path.starts_with("tests/") { Some(0) } else { text.text.find("#[cfg(test)]\nmod tests {") };
         let Some(from) = tests_from.filter(|_| !is_wait) else { continue };
         let first = text.text.get(..from).unwrap_or_default().lines().count();
         for (number, line) in text.text.lines().enumerate().skip(first) {

@@ -95,7 +95,7 @@ async fn the_register_is_asked_by_address_station_or_port_and_time() {
     ] {
         let query = at.map(|at| format!("?at={at}")).unwrap_or_default();
         let found: Vec<Holder> = daemon.client().get(&format!("/v1/who/{subject}{query}")).await.unwrap();
-        assert_eq!(found, [holder.clone()]);
+        assert_eq!(found, std::slice::from_ref(&holder));
         let (asked, when) = daemon.fake.world().asked.take().unwrap();
         assert_eq!((asked.to_string(), when.map(|it| it.to_string())), (subject.to_owned(), at.map(ToOwned::to_owned)));
     }

@@ -203,7 +203,9 @@ fn two_neighbouring_spans_share_no_record_and_leave_none_out() {
     let record = of(request(), 2);
     let told = |words: &[(&str, &str)]| {
         let mut filter = Filter::default();
-        words.iter().for_each(|(flag, value)| filter.add(flag, value, false, record.end).unwrap());
+        for (flag, value) in words {
+            filter.add(flag, value, false, record.end).unwrap();
+        }
         (filter.matches(&record), filter.span())
     };
     let end = record.end.to_string();

@@ -4,6 +4,7 @@
 mod adoption;
 mod bench;
 mod books;
+mod cost;
 mod drops;
 mod evidence;
 mod flow_copies;

@@ -1,7 +1,8 @@
 //! Every reason for which the kernel half drops a frame, provoked; each beside a frame that passes.
 
 use switch_common::{
-    DropReason, PORT_UP, PUNT_IN_FLIGHT_PORT_MAX, PortConfig, SETTING_PUNT, SETTING_PUNT_UNLIMITED, VERDICT_DROP, Way,
+    DropReason, FLOOD_ID, PORT_UP, PUNT_IN_FLIGHT_PORT_MAX, PortConfig, SETTING_PUNT, SETTING_PUNT_UNLIMITED,
+    VERDICT_DROP, Way,
 };
 
 use super::bench::{Bench, PLAIN, frame, id, mac, pair};
@@ -193,16 +194,38 @@ fn a_copy_for_a_port_that_is_gone_or_for_none_is_dropped() {
     bench.punt.send(&tagged(2));
     assert_eq!(bench.received(2), [frame(1, 2, &PLAIN, 46)]);
     assert_eq!(bench.dropped(2, Way::Egress, DropReason::EgressGone), SMALL);
-    // No port, no such port, a tag that is not ours, no tag: never into the host's own stack.
+    // No port, a flood to no ports, a tag that is not ours, no tag: never into the host's own stack.
     bench.punt.send(&tagged(0));
-    bench.punt.send(&tagged(4095));
+    bench.punt.send(&tagged(FLOOD_ID));
     bench.punt.send(&frame(1, 2, &[0x81, 0, 0, 2, PLAIN[0], PLAIN[1]], 46));
     bench.punt.send(&frame(1, 2, &PLAIN, 46));
     let drops = bench.reflex.all_drops().unwrap()[0];
-    assert_eq!(drops.egress[DropReason::Other as usize].frames, 4);
+    assert_eq!(drops.egress[DropReason::Other as usize].frames, 3);
     for guest in 1..=3 {
         assert_eq!(bench.received(guest), Vec::<Vec<u8>>::new(), "{}", mac(guest));
     }
+    bench.balance();
+}
+
+#[test]
+fn a_flood_goes_to_every_port_of_the_list_but_the_one_it_came_from() {
+    let Some(lab) = enter("refusals::a_flood_goes_to_every_port_of_the_list_but_the_one_it_came_from") else { return };
+    let mut bench = Bench::new(&lab);
+    let flood = |from: u8| frame(1, 2, &[0x88, 0xa8, 0x0f, 0xff, 0x88, 0xa8, 0, from, PLAIN[0], PLAIN[1]], 46);
+    let plain = frame(1, 2, &PLAIN, 46);
+    bench.reflex.brain().set_flood_ports([1, 2, 3].map(id).into_iter());
+    bench.punt.send(&flood(1));
+    bench.punt.send(&flood(3));
+    let got: Vec<_> = (1..=3).map(|guest| bench.received(guest)).collect();
+    assert_eq!(got, [vec![plain.clone()], vec![plain.clone(), plain.clone()], vec![plain.clone()]]);
+    assert_eq!([1, 2, 3].map(|port| bench.egress(port).frames), [1, 2, 1]);
+    // One that is gone gets none, which is its own trouble; one that is not on the list was not meant.
+    bench.reflex.clear_port(id(3)).unwrap();
+    bench.reflex.brain().set_flood_ports([1, 3].map(id).into_iter());
+    bench.punt.send(&flood(2));
+    let got: Vec<_> = (1..=3).map(|guest| bench.received(guest)).collect();
+    assert_eq!(got, [vec![plain], vec![], vec![]]);
+    assert_eq!(bench.dropped(3, Way::Egress, DropReason::EgressGone), SMALL);
     bench.balance();
 }
 
