@@ -186,7 +186,9 @@ pub(super) fn events(db: &Connection, filter: &EventFilter, last: usize) -> rusq
         }
         let marks = vec!["?"; wanted.len()].join(",");
         let any: Vec<String> = columns.iter().map(|column| format!("{column} IN ({marks})")).collect();
-        text += &format!(" AND ({})", any.join(" OR "));
+        text += " AND (";
+        text += &any.join(" OR ");
+        text += ")";
         for _ in columns {
             values.extend(wanted.iter().map(|value| Value::Text((*value).to_owned())));
         }

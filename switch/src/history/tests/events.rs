@@ -10,7 +10,9 @@ fn event(number: i64, kind: EventKind, port: &str) -> Event {
 
 fn asking(words: &[(&str, &str)], since: Option<i64>, until: Option<i64>) -> EventFilter {
     let mut filter = EventFilter::default();
-    words.iter().for_each(|(word, value)| filter.add(word, value).unwrap());
+    for (word, value) in words {
+        filter.add(word, value).unwrap();
+    }
     filter.between(since.map(at), until.map(at));
     filter
 }
