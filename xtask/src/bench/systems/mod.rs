@@ -242,11 +242,13 @@ impl System {
         let arguments = match look {
             Look::Nobody => return Ok(()),
             Look::Mirror(port) => {
-                self.namespace.ip("link add look type dummy")?;
-                self.namespace.noqueue("look")?;
+                // What comes out at the other end is taken in, and meant for nobody.
+                self.namespace.ip("link add look type veth peer name looked")?;
                 self.namespace.ip("link set look arp off up")?;
+                self.namespace.ip("link set looked arp off up")?;
                 if self.namespace.ip(&format!("link show dev {port}")).is_err() {
-                    self.namespace.ip(&format!("link add {port} type dummy"))?;
+                    self.namespace.ip(&format!("link add {port} type veth peer name idle"))?;
+                    self.namespace.ip("link set idle up")?;
                     self.attach(port)?;
                 }
                 return self.weft()?.command(&format!("mirror add bench --from {port} --to look")).map(drop);
