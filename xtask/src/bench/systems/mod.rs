@@ -242,10 +242,9 @@ impl System {
         let arguments = match look {
             Look::Nobody => return Ok(()),
             Look::Mirror(port) => {
-                // What comes out at the other end is taken in, and meant for nobody.
-                self.namespace.ip("link add look type veth peer name looked")?;
+                // A bridge without ports takes everything, as a dummy does, which not every kernel has.
+                self.namespace.ip("link add look type bridge")?;
                 self.namespace.ip("link set look arp off up")?;
-                self.namespace.ip("link set looked arp off up")?;
                 if self.namespace.ip(&format!("link show dev {port}")).is_err() {
                     self.namespace.ip(&format!("link add {port} type veth peer name idle"))?;
                     self.namespace.ip("link set idle up")?;
