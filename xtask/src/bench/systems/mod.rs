@@ -242,11 +242,12 @@ impl System {
         let arguments = match look {
             Look::Nobody => return Ok(()),
             Look::Mirror(port) => {
-                self.namespace.ip("link add look type dummy")?;
-                self.namespace.noqueue("look")?;
+                // A bridge without ports takes everything, as a dummy does, which not every kernel has.
+                self.namespace.ip("link add look type bridge")?;
                 self.namespace.ip("link set look arp off up")?;
                 if self.namespace.ip(&format!("link show dev {port}")).is_err() {
-                    self.namespace.ip(&format!("link add {port} type dummy"))?;
+                    self.namespace.ip(&format!("link add {port} type veth peer name idle"))?;
+                    self.namespace.ip("link set idle up")?;
                     self.attach(port)?;
                 }
                 return self.weft()?.command(&format!("mirror add bench --from {port} --to look")).map(drop);
