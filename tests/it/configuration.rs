@@ -289,7 +289,7 @@ fn a_hundred_ports_go_at_once_over_a_full_flow_table() {
         let removed = began.elapsed();
         ensure!(names(&daemon)? == ["server"], "{:?}", names(&daemon)?);
         wait::until_true("their flows are gone", GONE_WITHIN, || Ok(kept()? < 100.0))?;
-        println!("{before} flows, 100 ports: removed in {removed:?}, their flows in {:?}", began.elapsed());
+        eprintln!("{before} flows, 100 ports: removed in {removed:?}, their flows in {:?}", began.elapsed());
         ensure!(removed < GONE_WITHIN, "{removed:?}");
         daemon.stop(arena)
     });
