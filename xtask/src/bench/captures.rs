@@ -82,6 +82,14 @@ const CLAIMS: &[Claim] = &[
         AtLeast(0.75),
     ),
     claim(
+        "bench:mirror-cost",
+        "write of a 60-byte frame on a mirrored port",
+        COST,
+        (Kind::Weft, Look::Mirror("t0")),
+        ALONE,
+        AtMost(1.33),
+    ),
+    claim(
         "bench:mirror-others",
         "60-byte frames beside a mirrored port",
         RATE,
