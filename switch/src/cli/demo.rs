@@ -134,6 +134,8 @@ fn show(demo: &Options, wait: impl FnOnce() -> Result<()>) -> Result<()> {
 
     say("\nWhat the switch saw:")?;
     stage.weft("port list")?;
+    stage.weft("flows --protocol tcp --protocol icmp --last 6")?;
+    stage.weft("explain blue green")?;
     let laws = stage.quietly("ledger --settle")?.lines().count().saturating_sub(1);
     say(&format!("    {laws} laws hold: every frame that came in is accounted for"))?;
     if demo.exit {
@@ -201,7 +203,9 @@ fn next(demo: &Options, guest: bool) -> String {
     let page = if guest { GUEST } else { BLUE };
     let lines = [
         (format!("weft --name {name} port list -o wide"), "the ports and what they carried"),
-        (format!("weft --name {name} fdb"), "which station is where"),
+        (format!("weft --name {name} top"), "all of it, once a second"),
+        (format!("weft --name {name} flows -f"), "conversations as they end"),
+        (format!("weft --name {name} capture -w - | tshark -r -"), "their frames"),
         (format!("weft --name {name} drops"), "what did not arrive, and why"),
         (format!("weft --name {name} ledger"), "whether the books balance"),
         (format!("ip netns exec {name}-blue ping {GREEN}"), "traffic to look at"),

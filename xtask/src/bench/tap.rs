@@ -2,9 +2,13 @@
 
 use std::fs::File;
 use std::io::{ErrorKind, Read, Write};
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::thread::{self, JoinHandle};
 use std::time::{Duration, Instant};
 
 use anyhow::{Context, Result, bail};
+use rustix::event::{PollFd, PollFlags, poll};
 
 use super::frames::{VNET_BYTES, mac, udp};
 use super::lab::{Namespace, until};
@@ -102,4 +106,38 @@ pub fn acquaint(a: &mut Station, b: &mut Station) -> Result<()> {
     }
     a.drain(60)?;
     b.drain(60).map(drop)
+}
+
+/// A tap that somebody reads to nowhere, until the guard is dropped.
+pub struct Drain {
+    ends: Arc<AtomicBool>,
+    reader: Option<JoinHandle<()>>,
+}
+
+impl Drain {
+    /// Begins to read.
+    pub fn start(mut tap: File) -> Self {
+        let ends = Arc::new(AtomicBool::new(false));
+        let end = Arc::clone(&ends);
+        let reader = thread::spawn(move || {
+            let mut buffer = vec![0; 70_000];
+            let patience = rustix::event::Timespec { tv_sec: 0, tv_nsec: 50_000_000 };
+            while !end.load(Ordering::Relaxed) {
+                // What cannot be waited for is looked for again.
+                if poll(&mut [PollFd::new(&tap, PollFlags::IN)], Some(&patience)).is_ok() {
+                    while tap.read(&mut buffer).is_ok() {}
+                }
+            }
+        });
+        Self { ends, reader: Some(reader) }
+    }
+}
+
+impl Drop for Drain {
+    fn drop(&mut self) {
+        self.ends.store(true, Ordering::Relaxed);
+        if self.reader.take().is_some_and(|reader| reader.join().is_err()) {
+            eprintln!("bench: who read a tap panicked");
+        }
+    }
 }

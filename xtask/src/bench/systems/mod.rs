@@ -13,6 +13,7 @@ use anyhow::{Context, Result, bail};
 use serde::{Deserialize, Serialize};
 
 use super::lab::{Namespace, Running};
+use super::tap::{self, Drain};
 use crate::setup::{self, Need};
 use crate::shell;
 use ovs::Ovs;
@@ -108,7 +109,7 @@ pub enum Look {
     Capture(&'static str, &'static str),
     /// `weft capture` of the headers of everything.
     CaptureAll,
-    /// A mirror of whole frames from a port to a netdev that takes everything; a port that is not there yet is made, and idle.
+    /// A mirror of whole frames from a port to an analyser's tap; a port that is not there yet is made, and idle.
     Mirror(&'static str),
 }
 
@@ -128,6 +129,7 @@ impl Look {
 pub struct System {
     kind: Kind,
     watcher: Option<(Running, Folder)>,
+    analyser: Option<Drain>,
     switch: Switch,
     namespace: Namespace,
 }
@@ -162,14 +164,14 @@ impl System {
             Kind::Ovs | Kind::OvsTso | Kind::OvsIpfix => Switch::Ovs(Ovs::start(kind, &namespace, slot)?),
             Kind::Vde => Switch::Vde(Vde::start(&namespace, slot, ports)?),
         };
-        Ok(Self { kind, watcher: None, switch, namespace })
+        Ok(Self { kind, watcher: None, analyser: None, switch, namespace })
     }
 
     /// Starts Weft with a configuration file; metrics are served at an address in its namespace.
     pub fn configured(binary: &Path, slot: &str, file: &Path, metrics: &str) -> Result<Self> {
         let namespace = Namespace::new(slot)?;
         let weft = Weft::run(binary, &namespace, slot, ["kernel", metrics], Some(file))?;
-        Ok(Self { kind: Kind::Weft, watcher: None, switch: Switch::Weft(weft), namespace })
+        Ok(Self { kind: Kind::Weft, watcher: None, analyser: None, switch: Switch::Weft(weft), namespace })
     }
 
     /// Which it is.
@@ -242,8 +244,8 @@ impl System {
         let arguments = match look {
             Look::Nobody => return Ok(()),
             Look::Mirror(port) => {
-                // A bridge without ports takes everything, as a dummy does, which not every kernel has.
-                self.namespace.ip("link add look type bridge")?;
+                // An analyser that reads what it is given.
+                self.analyser = Some(Drain::start(tap::open(&self.namespace, "look", false)?));
                 self.namespace.ip("link set look arp off up")?;
                 if self.namespace.ip(&format!("link show dev {port}")).is_err() {
                     self.namespace.ip(&format!("link add {port} type veth peer name idle"))?;
