@@ -249,7 +249,8 @@ fn a_kill_in_the_middle_of_writing_loses_what_was_not_committed_and_no_more() {
             daemon.kill()?;
             daemon.launch()?;
             let kept = flows(&daemon, "--since 1h")?.iter().filter(|it| !it["end_reason"].is_null()).count();
-            ensure!(kept >= shown, "{shown} records were shown from the file and memory, and {kept} are left");
+            // What was shown from memory alone may have been in the batch that was not committed: one round's at most.
+            ensure!(kept + 500 >= shown, "{shown} records were shown from the file and memory, and {kept} are left");
             ensure!(kept >= known, "{known} were kept, and {kept} are left");
             known = kept;
             ensure!(!daemon.log().contains("moved aside"), "{}", daemon.log());
