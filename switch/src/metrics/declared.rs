@@ -156,7 +156,7 @@ metrics! {
     /// Events that were counted and not told, because their port had too many of the kind. Since the daemon began.
     EVENTS_SUPPRESSED = Counter "weft_events_suppressed_total" ["kind"];
 
-    /// 1 when the port has sent nothing useful for longer than [events] dormant_secs, else 0.
+    /// 1 when the port has sent nothing useful for longer than events.dormant_secs, else 0.
     PORT_DORMANT = Gauge "weft_port_dormant" ["port"];
     /// Frames from the port's guest that say who is who: DNS, DHCP, ARP, neighbour discovery.
     HEARD_FRAMES = Counter "weft_heard_frames_total" ["port"];
@@ -166,7 +166,7 @@ metrics! {
     DNS_QUERIES = Counter "weft_dns_queries_total" ["port"];
     /// Answers to DNS queries of the port's guest, by response code. Only codes that occurred. Since the daemon began.
     DNS_ANSWERS = Counter "weft_dns_answers_total" ["port", "rcode"];
-    /// DNS queries of the port's guest that were not answered within [names] dns_timeout_secs. Since the daemon began.
+    /// DNS queries of the port's guest that were not answered within names.dns_timeout_secs. Since the daemon began.
     DNS_TIMEOUTS = Counter "weft_dns_timeouts_total" ["port"];
     /// DNS messages from the port's guest that were not used: malformed, unmatched (answers that nobody asked for), evicted (queries that gave way to later ones). Since the daemon began.
     DNS_IGNORED = Counter "weft_dns_ignored_messages_total" ["port", "cause"];
