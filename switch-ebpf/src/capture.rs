@@ -1,7 +1,6 @@
 //! What captures keep of a frame: in a ring, in the smallest of the rooms that it fits. And what the kernel itself drops, for
 //! captures that want it.
 
-use aya_ebpf::helpers::bpf_skb_load_bytes;
 use aya_ebpf::helpers::generated::bpf_ktime_get_ns;
 use aya_ebpf::macros::map;
 use aya_ebpf::maps::RingBuf;
@@ -11,7 +10,7 @@ use switch_common::{
 };
 
 use crate::booking::add_shared;
-use crate::evidence::{bounded, one_or_more, put_tag};
+use crate::evidence::{copy_wanted, put_tag};
 use crate::packet::Skb;
 use crate::watch::{Fate, SCENE, SCENE_OF_DROPS, SESSION_COUNTS, SESSIONS, WATCH, each_bit};
 
@@ -97,9 +96,9 @@ const TAG_END: u32 = 16;
 #[inline(always)]
 fn load(skb: Skb, bytes: *mut u8, wanted: u32, room: u32) -> u32 {
     if skb.vlan_present() == 0 {
-        return copy(skb, 0, bytes, wanted, room);
+        return copy_wanted(skb, 0, bytes, wanted, room);
     }
-    if copy(skb, 0, bytes, wanted, TAG_AT) < TAG_AT {
+    if copy_wanted(skb, 0, bytes, wanted, TAG_AT) < TAG_AT {
         return if wanted < TAG_AT { wanted } else { 0 };
     }
     put_tag(bytes, skb.vlan_proto() as u16, skb.vlan_tci() as u16);
@@ -108,21 +107,7 @@ fn load(skb: Skb, bytes: *mut u8, wanted: u32, room: u32) -> u32 {
     }
     // SAFETY: within the room.
     let rest = unsafe { bytes.add(TAG_END as usize) };
-    TAG_END + copy(skb, TAG_AT, rest, wanted - TAG_END, room - TAG_END)
-}
-
-/// Copies up to `wanted` bytes from `from` on, at most `room`; says how many.
-#[inline(always)]
-fn copy(skb: Skb, from: u32, to: *mut u8, wanted: u32, room: u32) -> u32 {
-    let left = skb.len().saturating_sub(from);
-    let bytes = bounded(if wanted < left { wanted } else { left }, room);
-    if bytes == 0 {
-        return 0;
-    }
-    let bytes = one_or_more(bytes);
-    // SAFETY: the context of a running classifier, and room for `room` bytes.
-    let failed = unsafe { bpf_skb_load_bytes(skb.0.cast(), from, to.cast(), bytes) };
-    if failed == 0 { bytes } else { 0 }
+    TAG_END + copy_wanted(skb, TAG_AT, rest, wanted - TAG_END, room - TAG_END)
 }
 
 /// The captures that want what the kernel drops on a port.

@@ -129,13 +129,19 @@ pub(crate) fn put_tag(bytes: *mut u8, proto: u16, tci: u16) {
 /// Copies up to `most` bytes from `from` on; says how many.
 #[inline(always)]
 pub(crate) fn copy(skb: Skb, from: u32, to: *mut u8, most: u32) -> u32 {
+    copy_wanted(skb, from, to, most, most)
+}
+
+/// Copies up to `wanted` bytes from `from` on, at most `room`, which is a constant; says how many.
+#[inline(always)]
+pub(crate) fn copy_wanted(skb: Skb, from: u32, to: *mut u8, wanted: u32, room: u32) -> u32 {
     let left = skb.len().saturating_sub(from);
-    let bytes = bounded(left, most);
+    let bytes = bounded(if wanted < left { wanted } else { left }, room);
     if bytes == 0 {
         return 0;
     }
     let bytes = one_or_more(bytes);
-    // SAFETY: the context of a running classifier, and room for `most` bytes.
+    // SAFETY: the context of a running classifier, and room for `room` bytes.
     let failed = unsafe { bpf_skb_load_bytes(skb.0.cast(), from, to.cast(), bytes) };
     if failed == 0 { bytes } else { 0 }
 }

@@ -40,8 +40,7 @@ use crate::clerk::Clerk;
 use crate::config::Runtime;
 use crate::dataplane::thread::Commands;
 use crate::events::Events;
-use crate::events::sighting::SightingTally;
-use crate::evidence::WitnessTally;
+use crate::evidence::QueueTally;
 use crate::history::History;
 use crate::notes::NoteReader;
 use crate::observer::Observer;
@@ -92,11 +91,11 @@ pub struct Parts {
     /// The punt tap's interface index.
     pub punt_ifindex: u32,
     /// How much evidence the loop has kept.
-    pub witness: WitnessTally,
+    pub witness: QueueTally,
     /// What happens.
     pub events: Events,
     /// How many stations the loop has told of.
-    pub sighted: SightingTally,
+    pub sighted: QueueTally,
     /// The way to the clerk.
     pub clerk: Clerk,
     /// How many notes of the loop were lost.
@@ -123,9 +122,9 @@ pub struct Control {
     /// Ports whose flows were asked to be ended; that may be under way.
     leaving: BTreeSet<PortId>,
     punt_ifindex: u32,
-    witness: WitnessTally,
+    witness: QueueTally,
     events: Events,
-    sighted: SightingTally,
+    sighted: QueueTally,
     clerk: Clerk,
     notes: NoteReader,
     watch: lost::Watch,

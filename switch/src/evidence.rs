@@ -57,18 +57,32 @@ impl EvidenceSums {
     }
 }
 
+/// The counters of a queue that one end never waits for: produced = delivered + lost, once nothing is on its way.
 #[derive(Debug, Default)]
-struct Cells {
-    produced: AtomicU64,
-    delivered: AtomicU64,
-    lost: AtomicU64,
+pub(crate) struct QueueCells {
+    pub(crate) produced: AtomicU64,
+    pub(crate) delivered: AtomicU64,
+    pub(crate) lost: AtomicU64,
+}
+
+/// A queue's counters, for who tells them.
+#[derive(Clone, Debug)]
+pub struct QueueTally(pub(crate) Arc<QueueCells>);
+
+impl QueueTally {
+    /// The values now.
+    pub fn sums(&self) -> EvidenceSums {
+        // What is delivered or lost is read first: it was produced before.
+        let (delivered, lost) = (self.0.delivered.load(Ordering::Acquire), self.0.lost.load(Ordering::Acquire));
+        EvidenceSums { produced: self.0.produced.load(Ordering::Acquire), delivered, lost }
+    }
 }
 
 /// The loop's end of the queue: it decides whose turn it is, and never waits.
 #[derive(Debug)]
 pub struct Witness {
     queue: Sender<Evidence>,
-    cells: Arc<Cells>,
+    cells: Arc<QueueCells>,
     /// The second that evidence was kept in last, plus one, by port, way and reason.
     turns: Vec<u64>,
 }
@@ -77,17 +91,13 @@ pub struct Witness {
 #[derive(Debug)]
 pub struct Testimony {
     queue: Receiver<Evidence>,
-    cells: Arc<Cells>,
+    cells: Arc<QueueCells>,
 }
-
-/// The queue's counters.
-#[derive(Clone, Debug)]
-pub struct WitnessTally(Arc<Cells>);
 
 /// A queue for the loop's evidence.
 pub fn witness() -> (Witness, Testimony) {
     let (sender, receiver) = channel(QUEUE_MAX);
-    let cells = Arc::new(Cells::default());
+    let cells = Arc::new(QueueCells::default());
     let turns = vec![0; PORT_SLOTS * 2 * REASON_SLOTS];
     (Witness { queue: sender, cells: Arc::clone(&cells), turns }, Testimony { queue: receiver, cells })
 }
@@ -118,8 +128,8 @@ impl Witness {
 
 impl Testimony {
     /// The queue's counters.
-    pub fn tally(&self) -> WitnessTally {
-        WitnessTally(Arc::clone(&self.cells))
+    pub fn tally(&self) -> QueueTally {
+        QueueTally(Arc::clone(&self.cells))
     }
 
     /// The next, when there is one; `None` once the loop has ended.
@@ -137,15 +147,6 @@ impl Testimony {
     fn delivered(&self, evidence: Option<Evidence>) -> Option<Evidence> {
         self.cells.delivered.fetch_add(u64::from(evidence.is_some()), Ordering::Relaxed);
         evidence
-    }
-}
-
-impl WitnessTally {
-    /// The values now.
-    pub fn sums(&self) -> EvidenceSums {
-        // What is delivered or lost is read first: it was produced before.
-        let (delivered, lost) = (self.0.delivered.load(Ordering::Acquire), self.0.lost.load(Ordering::Acquire));
-        EvidenceSums { produced: self.0.produced.load(Ordering::Acquire), delivered, lost }
     }
 }
 

@@ -10,6 +10,7 @@ use anyhow::{Context as _, Result, ensure};
 use serde_json::Value;
 
 use crate::command::Running;
+use crate::frames::{self, Builder};
 use crate::numbered::{self, Talk};
 use crate::{Daemon, Namespace, Station, wait};
 
@@ -143,4 +144,13 @@ pub fn iperf3_received(report: &str) -> Result<u64> {
     let report: Value = serde_json::from_str(report).with_context(|| report.to_owned())?;
     let received = report.pointer("/end/sum_received/bytes").and_then(Value::as_u64);
     received.with_context(|| format!("no transfer in {report}"))
+}
+
+/// Frames of one conversation from station 1 on `a` to station 2 on `b`, and the last of them received.
+pub fn talk(a: &Station, b: &Station, numbers: std::ops::Range<u64>) -> Result<()> {
+    let last = numbers.end - 1;
+    for number in numbers {
+        a.send(&Builder::new(frames::station(1), frames::station(2)).number(number).build())?;
+    }
+    b.receive_until(wait::SOON, |frame| frames::number_of(frame) == Some(last)).map(drop)
 }

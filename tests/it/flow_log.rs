@@ -14,6 +14,7 @@ use weft::config::LogConfig;
 use weft::export::FlowLog;
 use weft::flow::Record;
 use weft_tests::frames::{self, Builder};
+use weft_tests::topology::talk;
 use weft_tests::{Arena, Cli, Daemon, Mode, Need, Station, topology, wait};
 
 const LOG: &str = "/run/log/flows.jsonl";
@@ -55,15 +56,6 @@ fn logging(arena: &Arena, mode: Mode) -> Result<(Daemon, Station, Station)> {
     let daemon = Daemon::start_with(arena, "weft0", mode, &["-c", FILE])?;
     let (a, b) = (topology::station(&daemon, "a")?, topology::station(&daemon, "b")?);
     Ok((daemon, a, b))
-}
-
-/// Frames of one conversation from `a` to `b`, and the last of them received.
-fn talk(a: &Station, b: &Station, numbers: std::ops::Range<u64>) -> Result<()> {
-    let last = numbers.end - 1;
-    for number in numbers {
-        a.send(&Builder::new(frames::station(1), frames::station(2)).number(number).build())?;
-    }
-    b.receive_until(wait::SOON, |frame| frames::number_of(frame) == Some(last)).map(drop)
 }
 
 /// The whole lines of the log that are JSON, and how many are not.

@@ -7,7 +7,7 @@ use anyhow::{Context as _, Result, ensure};
 use serde_json::Value;
 use weft_tests::frames::{self, Builder};
 use weft_tests::scrape::Scrape;
-use weft_tests::topology::{attach, station};
+use weft_tests::topology::{attach, station, talk};
 use weft_tests::{Arena, Daemon, Mode, Need, Station, http, wait};
 
 use crate::flow_log::Disk;
@@ -22,15 +22,6 @@ fn keeping(arena: &Arena, mode: Mode, history: &str) -> Result<(Daemon, Station,
     let daemon = Daemon::start_with(arena, "weft0", mode, &["-c", FILE])?;
     let (a, b) = (station(&daemon, "a")?, station(&daemon, "b")?);
     Ok((daemon, a, b))
-}
-
-/// Frames of one conversation from `a` to `b`, and the last of them received.
-fn talk(a: &Station, b: &Station, numbers: std::ops::Range<u64>) -> Result<()> {
-    let last = numbers.end - 1;
-    for number in numbers {
-        a.send(&Builder::new(frames::station(1), frames::station(2)).number(number).build())?;
-    }
-    b.receive_until(wait::SOON, |frame| frames::number_of(frame) == Some(last)).map(drop)
 }
 
 /// Has `b` heard, so that what is sent to its station has a port that it goes to.

@@ -1,22 +1,15 @@
 //! Events: those that happened, and those that happen from now on.
 
-use std::convert::Infallible;
-use std::fmt::Write as _;
 use std::sync::Arc;
 
 use axum::Json;
-use axum::body::{Body, Bytes};
-use axum::http::header;
 use axum::response::{IntoResponse, Response};
-use futures_util::stream;
 use jiff::Timestamp;
-use tokio::sync::broadcast::Receiver;
-use tokio::sync::broadcast::error::RecvError;
-use tokio::sync::{OwnedSemaphorePermit, Semaphore};
+use tokio::sync::Semaphore;
 
 use super::follow::take_seat;
 use super::input::Refusal;
-use super::{Control, ControlError};
+use super::{Control, ControlError, told};
 use crate::events::{Event, EventFilter};
 use crate::flow::filter;
 
@@ -77,39 +70,7 @@ pub(super) async fn list<C: Control>(control: &C, asked: Asked) -> Result<Respon
 /// What happens from now on, a line each. A reader that is too slow finds a line `{"lost": N}` in the place of what it missed.
 pub(super) fn follow<C: Control>(control: C, followers: &Arc<Semaphore>, asked: Asked) -> Result<Response, Refusal> {
     let seat = take_seat(followers)?;
-    let events = control.events();
-    let follower = Follower { control, events, filter: asked.filter, _seat: seat };
-    let lines = stream::unfold(follower, |mut follower| async move {
-        let line = follower.next().await?;
-        Some((Ok::<_, Infallible>(Bytes::from(line)), follower))
-    });
-    Ok(([(header::CONTENT_TYPE, "application/x-ndjson")], Body::from_stream(lines)).into_response())
-}
-
-struct Follower<C> {
-    control: C,
-    events: Receiver<Arc<Event>>,
-    filter: EventFilter,
-    _seat: OwnedSemaphorePermit,
-}
-
-impl<C: Control> Follower<C> {
-    /// Waits for an event that is asked for; nothing when no more can come.
-    async fn next(&mut self) -> Option<String> {
-        loop {
-            let mut line = match self.events.recv().await {
-                Ok(event) if !self.filter.matches(&event) => continue,
-                Ok(event) => serde_json::to_string(event.as_ref()).expect("strings and numbers are JSON"),
-                Err(RecvError::Lagged(events)) => {
-                    self.control.events_lagged(events);
-                    let mut line = String::new();
-                    write!(line, "{{\"lost\":{events}}}").expect("a string takes everything");
-                    line
-                }
-                Err(RecvError::Closed) => return None,
-            };
-            line.push('\n');
-            return Some(line);
-        }
-    }
+    let (events, filter) = (control.events(), asked.filter);
+    let lagged = move |events| control.events_lagged(events);
+    Ok(told::follow(seat, events, move |event| filter.matches(event), lagged))
 }

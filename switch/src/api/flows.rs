@@ -3,30 +3,22 @@
 //! A query is made of the words of a [`Filter`]: `port=web1&port=web2&not-protocol=arp`. As on the command line, the same word
 //! repeated is OR, different ones are AND, and `not-` negates.
 
-use std::convert::Infallible;
-use std::fmt::Write as _;
 use std::sync::Arc;
 
-use axum::body::{Body, Bytes};
 use axum::http::header;
 use axum::response::{IntoResponse, Response};
-use futures_util::stream;
 use jiff::Timestamp;
-use tokio::sync::broadcast::Receiver;
-use tokio::sync::broadcast::error::{RecvError, TryRecvError};
-use tokio::sync::{OwnedSemaphorePermit, Semaphore};
+use tokio::sync::Semaphore;
 
 use super::follow::take_seat;
 use super::input::Refusal;
-use super::{Control, ControlError};
+use super::{Control, ControlError, told};
 use crate::flow::{Filter, Record};
 
 /// Records in an answer, when nobody says how many.
 pub const LAST: usize = 1000;
 /// Records in an answer at most.
 pub const LAST_MAX: usize = 200_000;
-/// An answer's line is sent once so much is gathered, or there is no more.
-const CHUNK_BYTES: usize = 64 * 1024;
 
 /// What is asked for.
 #[derive(Debug)]
@@ -82,56 +74,9 @@ pub(super) async fn list<C: Control>(control: &C, asked: Asked) -> Result<Respon
 /// What ends from now on, a line each. A reader that is too slow finds a line `{"lost": N}` in the place of what it missed.
 pub(super) fn follow<C: Control>(control: C, followers: &Arc<Semaphore>, asked: Asked) -> Result<Response, Refusal> {
     let seat = take_seat(followers)?;
-    let ended = control.follow_flows();
-    let follower = Follower { control, ended, filter: asked.filter, _seat: seat };
-    let lines = stream::unfold(follower, |mut follower| async move {
-        loop {
-            let lines = follower.next().await?;
-            if !lines.is_empty() {
-                return Some((Ok::<_, Infallible>(Bytes::from(lines)), follower));
-            }
-        }
-    });
-    Ok(([(header::CONTENT_TYPE, "application/x-ndjson")], Body::from_stream(lines)).into_response())
-}
-
-struct Follower<C> {
-    control: C,
-    ended: Receiver<Arc<Record>>,
-    filter: Filter,
-    _seat: OwnedSemaphorePermit,
-}
-
-impl<C: Control> Follower<C> {
-    /// Waits for a record and takes what else is there; nothing when no more can come.
-    async fn next(&mut self) -> Option<String> {
-        let mut lines = String::new();
-        match self.ended.recv().await {
-            Ok(record) => self.write(&record, &mut lines),
-            Err(RecvError::Lagged(records)) => self.lose(records, &mut lines),
-            Err(RecvError::Closed) => return None,
-        }
-        while lines.len() < CHUNK_BYTES {
-            match self.ended.try_recv() {
-                Ok(record) => self.write(&record, &mut lines),
-                Err(TryRecvError::Lagged(records)) => self.lose(records, &mut lines),
-                Err(TryRecvError::Empty | TryRecvError::Closed) => break,
-            }
-        }
-        Some(lines)
-    }
-
-    fn write(&self, record: &Record, lines: &mut String) {
-        if self.filter.matches(record) {
-            lines.push_str(&serde_json::to_string(record).expect("strings and numbers are JSON"));
-            lines.push('\n');
-        }
-    }
-
-    fn lose(&self, records: u64, lines: &mut String) {
-        self.control.follower_lagged(records);
-        writeln!(lines, "{{\"lost\":{records}}}").expect("a string takes everything");
-    }
+    let (ended, filter) = (control.follow_flows(), asked.filter);
+    let lagged = move |records| control.follower_lagged(records);
+    Ok(told::follow(seat, ended, move |record| filter.matches(record), lagged))
 }
 
 #[cfg(test)]

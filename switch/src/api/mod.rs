@@ -19,6 +19,7 @@ mod input;
 mod limits;
 mod peer;
 mod routes;
+mod told;
 
 #[cfg(test)]
 pub(crate) mod fake;

@@ -4,11 +4,10 @@ use std::fmt::Write as _;
 
 use clap::Args;
 use jiff::Timestamp;
-use serde::Deserialize;
 
 use super::Global;
 use super::drops::time;
-use super::output::{Column, Format, print, remark, render};
+use super::output::{Column, Format, is_about_losses, print, render};
 use crate::api::events::{LAST, LAST_MAX};
 use crate::events::{Event, EventKind};
 use crate::port::spec::PortName;
@@ -74,15 +73,8 @@ pub(super) async fn run(global: &Global, options: &Options) -> anyhow::Result<()
     Ok(())
 }
 
-/// What stands in the place of events that we were too slow for.
-#[derive(Deserialize)]
-struct Lost {
-    lost: u64,
-}
-
 fn one_line(format: Format, line: &str) -> anyhow::Result<()> {
-    if let Ok(Lost { lost }) = serde_json::from_str(line) {
-        remark(&format!("{lost} events were lost, because they were read too slowly"));
+    if is_about_losses(line, "events") {
         return Ok(());
     }
     let text = match format {

@@ -4,12 +4,11 @@ use std::fmt::Write as _;
 use std::net::IpAddr;
 
 use clap::Args;
-use serde::Deserialize;
 use switch_common::flow::{TCP_FIN, TCP_RST};
 
 use super::Global;
 use super::filters::Filters;
-use super::output::{Column, Format, print, remark, render};
+use super::output::{Column, Format, is_about_losses, print, remark, render};
 use crate::api::flows::{LAST, LAST_MAX};
 use crate::export::hubble_line;
 use crate::flow::{Direction, EndReason, Record, Verdict};
@@ -60,15 +59,8 @@ pub(super) async fn run(global: &Global, options: &Options) -> anyhow::Result<()
     Ok(())
 }
 
-/// What stands in the place of records that we were too slow for.
-#[derive(Deserialize)]
-struct Lost {
-    lost: u64,
-}
-
 fn one_line(format: Format, line: &str) -> anyhow::Result<()> {
-    if let Ok(Lost { lost }) = serde_json::from_str(line) {
-        remark(&format!("{lost} records were lost, because they were read too slowly"));
+    if is_about_losses(line, "records") {
         return Ok(());
     }
     let text = match format {

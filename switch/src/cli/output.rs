@@ -134,3 +134,14 @@ pub(super) fn explain(text: &str) {
 fn say(kind: &str, message: &str) {
     explain(&format!("weft: {kind}: {message}\n"));
 }
+
+/// Whether a line of an answer without an end stands in the place of what we were too slow for; that is said, then.
+pub(super) fn is_about_losses(line: &str, what: &str) -> bool {
+    #[derive(serde::Deserialize)]
+    struct Lost {
+        lost: u64,
+    }
+    let Ok(Lost { lost }) = serde_json::from_str(line) else { return false };
+    remark(&format!("{lost} {what} were lost, because they were read too slowly"));
+    true
+}

@@ -11,8 +11,8 @@ use crate::capture::ring::Ring;
 use crate::clerk::{self, Clerk};
 use crate::config::{Flows, Runtime};
 use crate::events::Events;
-use crate::events::sighting::{SightingTally, Sightings};
-use crate::evidence::{Testimony, WitnessTally};
+use crate::events::sighting::Sightings;
+use crate::evidence::{QueueTally, Testimony};
 use crate::export::FlowLog;
 use crate::flow::Limits;
 use crate::history::History;
@@ -41,9 +41,9 @@ pub(super) struct Onlookers {
     pub(super) clerk: Clerk,
     pub(super) hub: Hub,
     /// How much evidence the loop has kept.
-    pub(super) witness: WitnessTally,
+    pub(super) witness: QueueTally,
     /// How many stations it has told of.
-    pub(super) sighted: SightingTally,
+    pub(super) sighted: QueueTally,
     /// How many of its notes were lost.
     pub(super) notes: NoteReader,
 }

@@ -4,12 +4,12 @@
 
 use std::os::fd::OwnedFd;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::atomic::Ordering;
 use std::sync::mpsc::{Receiver, SyncSender, sync_channel};
 
 use switch_common::{MacAddr, PortId};
 
-use crate::evidence::EvidenceSums;
+use crate::evidence::{QueueCells, QueueTally};
 use crate::fdb::Nanos;
 
 /// Sightings that may wait.
@@ -28,36 +28,25 @@ pub struct Sighting {
     pub from: Option<PortId>,
 }
 
-#[derive(Debug, Default)]
-struct Cells {
-    produced: AtomicU64,
-    delivered: AtomicU64,
-    lost: AtomicU64,
-}
-
 /// The loop's end of the queue.
 #[derive(Debug)]
 pub struct Reporter {
     queue: SyncSender<Sighting>,
     bell: Arc<OwnedFd>,
-    cells: Arc<Cells>,
+    cells: Arc<QueueCells>,
 }
 
 /// The other end.
 #[derive(Debug)]
 pub struct Sightings {
     queue: Receiver<Sighting>,
-    cells: Arc<Cells>,
+    cells: Arc<QueueCells>,
 }
-
-/// The queue's counters.
-#[derive(Clone, Debug)]
-pub struct SightingTally(Arc<Cells>);
 
 /// A queue for sightings; `bell`, an eventfd, is rung for each.
 pub fn queue(bell: Arc<OwnedFd>) -> (Reporter, Sightings) {
     let (sender, receiver) = sync_channel(QUEUE_MAX);
-    let cells = Arc::new(Cells::default());
+    let cells = Arc::new(QueueCells::default());
     (Reporter { queue: sender, bell, cells: Arc::clone(&cells) }, Sightings { queue: receiver, cells })
 }
 
@@ -76,8 +65,8 @@ impl Reporter {
 
 impl Sightings {
     /// The queue's counters.
-    pub fn tally(&self) -> SightingTally {
-        SightingTally(Arc::clone(&self.cells))
+    pub fn tally(&self) -> QueueTally {
+        QueueTally(Arc::clone(&self.cells))
     }
 
     /// The next, if one is there.
@@ -85,14 +74,5 @@ impl Sightings {
         let sighting = self.queue.try_recv().ok()?;
         self.cells.delivered.fetch_add(1, Ordering::Relaxed);
         Some(sighting)
-    }
-}
-
-impl SightingTally {
-    /// The values now.
-    pub fn sums(&self) -> EvidenceSums {
-        // What is delivered or lost is read first: it was produced before.
-        let (delivered, lost) = (self.0.delivered.load(Ordering::Acquire), self.0.lost.load(Ordering::Acquire));
-        EvidenceSums { produced: self.0.produced.load(Ordering::Acquire), delivered, lost }
     }
 }
