@@ -195,13 +195,8 @@ fn serve_all(skb: Skb, fate: Fate, sessions: u64) {
     let Some(scene) = SCENE.get_ptr_mut(SCENE_OF_FRAMES) else { return };
     // SAFETY: this processor's own element.
     let scene = unsafe { &mut *scene };
-    *scene = Scene {
-        weight: Tally { frames: 0, bytes: 0, extra_frames: 0, extra_bytes: 0 },
-        captures: 0,
-        bytes_max: 0,
-        reserved: 0,
-    };
-    Weight::of(skb, true).book(&raw mut scene.weight);
+    scene.weight = Weight::of(skb, true).tally();
+    (scene.captures, scene.bytes_max) = (0, 0);
     each_bit(sessions, |bit| serve(skb, fate, bit));
     if scene.captures != 0 {
         let written = capture::capture(skb, fate, scene.captures, scene.bytes_max);

@@ -79,6 +79,17 @@ impl Weight {
         u64::from(self.extra_frames) * u64::from(self.header_bytes)
     }
 
+    /// It alone.
+    #[inline(always)]
+    pub(crate) fn tally(&self) -> Tally {
+        Tally {
+            frames: 1,
+            bytes: u64::from(self.bytes),
+            extra_frames: u64::from(self.extra_frames),
+            extra_bytes: self.extra_bytes(),
+        }
+    }
+
     /// Adds it to a tally.
     #[inline(always)]
     pub(crate) fn book(&self, tally: *mut Tally) {

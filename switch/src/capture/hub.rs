@@ -42,6 +42,9 @@ const LAST_ROUNDS_MAX: u32 = 16;
 pub trait Source: AsFd + Send + 'static {
     /// Hands over frames that wait, so many at most; says how many it looked at.
     fn draw(&mut self, frames_max: usize, each: &mut dyn FnMut(Drawn<'_>)) -> usize;
+
+    /// Nobody looks on: what is held only for reading may go.
+    fn rest(&mut self) {}
 }
 
 /// What the hub is asked.
@@ -186,14 +189,24 @@ impl<S: Source> Worker<S> {
         }
     }
 
-    /// Waits for something to do: while frames come a little, for orders alone, so that one wake-up serves many frames.
-    fn wait(&self, is_busy: bool) -> rustix::io::Result<()> {
+    /// Whether there is anybody to give frames to.
+    fn is_watched(&self) -> bool {
+        !self.sessions.is_empty() || self.reels.is_some()
+    }
+
+    /// Waits for something to do: while frames come a little, for orders alone, so that one wake-up serves many frames. While nobody
+    /// looks on for orders alone, too: the ring is not read then.
+    fn wait(&mut self, is_busy: bool) -> rustix::io::Result<()> {
+        let is_watched = self.is_watched();
+        if !is_watched {
+            self.source.rest();
+        }
         let millis = |time: Duration| Timespec { tv_sec: 0, tv_nsec: i64::from(time.subsec_nanos()) };
         let rest = millis(if is_busy { ROUND } else { LOOK });
         let ring = self.source.as_fd();
         let mut fds = [PollFd::new(&self.bell, PollFlags::IN), PollFd::from_borrowed_fd(ring, PollFlags::IN)];
-        let asked = if is_busy { fds.get_mut(..1).unwrap_or_default() } else { &mut fds };
-        match poll(asked, (is_busy || !self.sessions.is_empty() || self.reels.is_some()).then_some(&rest)) {
+        let asked = if is_busy || !is_watched { fds.get_mut(..1).unwrap_or_default() } else { &mut fds };
+        match poll(asked, (is_busy || is_watched).then_some(&rest)) {
             Ok(_) | Err(rustix::io::Errno::INTR) => {}
             Err(error) => return Err(error),
         }
@@ -208,8 +221,11 @@ impl<S: Source> Worker<S> {
     /// Takes what there is, sorted; says how many frames.
     fn gather(&mut self) -> usize {
         let before = self.round.frames.len();
+        let is_watched = self.is_watched();
+        let Self { source, round, .. } = self;
+        while is_watched && !round.is_full() && source.draw(DRAW_FRAMES, &mut |drawn| round.add(drawn)) == DRAW_FRAMES {
+        }
         let round = &mut self.round;
-        while !round.is_full() && self.source.draw(DRAW_FRAMES, &mut |drawn| round.add(drawn)) == DRAW_FRAMES {}
         while !round.is_full()
             && let Some(caught) = self.basin.next()
         {

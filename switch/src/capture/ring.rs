@@ -46,6 +46,10 @@ impl Source for Ring {
             });
         })
     }
+
+    fn rest(&mut self) {
+        self.captures.rest();
+    }
 }
 
 /// Appends the fate of a frame that the kernel half captured.

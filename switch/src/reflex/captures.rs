@@ -1,8 +1,11 @@
 //! The ring of captured frames that the kernel half fills.
+//!
+//! Its pages are mapped, twice in a row as the kernel has them, only while somebody reads: a daemon that nobody asks for a capture
+//! has none of them among its own.
 
-use std::os::fd::{AsFd, BorrowedFd};
+use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 
-use aya::maps::{MapData, RingBuf};
+use aya::maps::{Map, MapData, MapError, RingBuf};
 use switch_common::{CAPTURES_BYTES, Captured};
 
 /// One captured frame.
@@ -17,18 +20,37 @@ pub struct Capture<'a> {
 /// The ring's reading end. Its descriptor becomes readable when the ring is an eighth full: who wants frames sooner looks
 /// every few milliseconds, which is what makes a wake-up per frame unnecessary.
 pub struct CaptureRing {
-    ring: RingBuf<MapData>,
+    map: OwnedFd,
+    mapped: Option<RingBuf<MapData>>,
 }
 
 impl CaptureRing {
-    pub(super) fn new(ring: RingBuf<MapData>) -> Self {
-        Self { ring }
+    pub(super) fn new(map: OwnedFd) -> Self {
+        Self { map, mapped: None }
+    }
+
+    /// The ring as memory. Where the last reader stopped is written in the ring itself.
+    fn mapped(&mut self) -> Option<&mut RingBuf<MapData>> {
+        if self.mapped.is_none() {
+            match map(&self.map) {
+                Ok(ring) => self.mapped = Some(ring),
+                // What it holds stays there; what finds no room any more is counted as lost.
+                Err(error) => tracing::error!("the ring of captured frames cannot be mapped: {error}"),
+            }
+        }
+        self.mapped.as_mut()
+    }
+
+    /// Gives the memory back until somebody reads again.
+    pub fn rest(&mut self) {
+        self.mapped = None;
     }
 
     /// Hands over everything that waits; never waits itself. How many frames there were.
     pub fn drain(&mut self, mut each: impl FnMut(Capture<'_>)) -> usize {
         let mut frames = 0;
-        while let Some(item) = self.ring.next() {
+        let Some(ring) = self.mapped() else { return 0 };
+        while let Some(item) = ring.next() {
             // The kernel half writes nothing else; what is not a record is none.
             if let Some(capture) = decode(&item) {
                 each(capture);
@@ -41,8 +63,9 @@ impl CaptureRing {
     /// As [`Self::drain`], but no more than so many: others may add faster than this takes.
     pub fn take(&mut self, frames_max: usize, mut each: impl FnMut(Capture<'_>)) -> usize {
         let mut frames = 0;
+        let Some(ring) = self.mapped() else { return 0 };
         while frames < frames_max
-            && let Some(item) = self.ring.next()
+            && let Some(item) = ring.next()
         {
             if let Some(capture) = decode(&item) {
                 each(capture);
@@ -60,8 +83,12 @@ impl CaptureRing {
 
 impl AsFd for CaptureRing {
     fn as_fd(&self) -> BorrowedFd<'_> {
-        self.ring.as_fd()
+        self.map.as_fd()
     }
+}
+
+fn map(map: &OwnedFd) -> Result<RingBuf<MapData>, MapError> {
+    RingBuf::try_from(Map::RingBuf(MapData::from_fd(map.try_clone()?)?))
 }
 
 /// A record as it lies in the ring.

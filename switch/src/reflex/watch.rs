@@ -15,7 +15,7 @@ use std::io;
 use std::os::fd::{AsFd, AsRawFd, OwnedFd};
 
 use aya::Ebpf;
-use aya::maps::{Array, Map, MapData, PerCpuArray, ProgramArray, RingBuf};
+use aya::maps::{Array, Map, MapData, PerCpuArray, ProgramArray};
 use switch_common::{
     DropCell, PORT_SLOTS, PORT_WATCHED, PortWatch, SESSION_MIRROR, SESSION_NONE, SESSIONS_MAX, Session, SessionCounts,
     WATCHERS_FILTER, WATCHERS_SERVE,
@@ -59,8 +59,9 @@ pub(super) struct Watchers {
     counts: PerCpuArray<MapData, SessionCounts>,
     target_drops: Array<MapData, DropCell>,
     /// Holds the programs, as its pin does.
-    jump: ProgramArray<MapData>,
     jump_fd: OwnedFd,
+    /// The program that serves sessions.
+    serve: OwnedFd,
     captures: Option<CaptureRing>,
 }
 
@@ -82,8 +83,12 @@ impl Watchers {
             return Err(ReflexError::Foreign { what: "program array WATCHERS".to_owned() });
         };
         let jump_fd = data.fd().as_fd().try_clone_to_owned().map_err(ReflexError::map("WATCHERS"))?;
-        let jump = ProgramArray::try_from(jump).map_err(ReflexError::map("WATCHERS"))?;
-        let ring = RingBuf::try_from(take(ebpf, "CAPTURES")?).map_err(ReflexError::map("CAPTURES"))?;
+        let mut jump = ProgramArray::try_from(jump).map_err(ReflexError::map("WATCHERS"))?;
+        let ring = take(ebpf, "CAPTURES")?;
+        let Map::RingBuf(data) = &ring else {
+            return Err(ReflexError::Foreign { what: "ring buffer CAPTURES".to_owned() });
+        };
+        let ring = data.fd().as_fd().try_clone_to_owned().map_err(ReflexError::map("CAPTURES"))?;
         let mut watchers = Self {
             sessions: BTreeMap::new(),
             found: 0,
@@ -92,12 +97,12 @@ impl Watchers {
             table,
             counts,
             target_drops,
-            jump,
             jump_fd,
+            serve: serve_fd.as_fd().try_clone_to_owned().map_err(ReflexError::map("WATCHERS"))?,
             captures: Some(CaptureRing::new(ring)),
         };
         watchers.keep_mirrors()?;
-        watchers.jump.set(WATCHERS_SERVE, &serve_fd, 0).map_err(ReflexError::map("WATCHERS"))?;
+        jump.set(WATCHERS_SERVE, &serve_fd, 0).map_err(ReflexError::map("WATCHERS"))?;
         Ok(watchers)
     }
 
@@ -132,12 +137,16 @@ impl Watchers {
         self.masks.iter().any(|mask| *mask != PortWatch::default())
     }
 
-    /// Makes the program of these sessions' filters, and has the kernel verify it.
+    /// Makes the program of these sessions' filters, and has the kernel verify it. Without a filter it is the one that serves them: a jump
+    /// that a frame is spared.
     fn load(&self, sessions: &BTreeMap<u8, Wish>) -> Result<OwnedFd, ReflexError> {
         let filters: Vec<Wanted<'_>> = sessions
             .iter()
             .filter_map(|(bit, wish)| Some(Wanted { bit: *bit, program: wish.filter.as_deref()? }))
             .collect();
+        if filters.is_empty() {
+            return self.serve.try_clone().map_err(|source| ReflexError::Filter { source });
+        }
         let code = translate(&filters, self.jump_fd.as_raw_fd())
             .map_err(|error| ReflexError::Filter { source: io::Error::other(error) })?;
         sys::load_classifier(&code).map_err(|source| ReflexError::Filter { source })
