@@ -29,6 +29,7 @@
 mod happenings;
 mod names;
 mod query;
+mod queue;
 mod retention;
 mod rows;
 mod store;
@@ -40,7 +41,7 @@ mod tests;
 use std::io;
 use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
-use std::sync::mpsc::{SyncSender, TrySendError, sync_channel};
+use std::sync::mpsc::TrySendError;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::thread;
 use std::time::Duration;
@@ -57,6 +58,7 @@ use crate::flow::{Filter, Record};
 use crate::observer::{Outlet, Remembered};
 
 pub use query::DroppedSince;
+use queue::{Inlet, queue};
 use writer::Writer;
 
 /// What may be on its way to the file.
@@ -201,7 +203,7 @@ impl Shared {
 #[derive(Clone)]
 pub struct History {
     shared: Arc<Shared>,
-    queue: SyncSender<Item>,
+    queue: Inlet<Item>,
 }
 
 impl History {
@@ -218,7 +220,7 @@ impl History {
 
     /// A history whose writer is not running yet.
     fn with_queue(config: &HistoryConfig, goes_on: bool, length: usize) -> (Self, Writer) {
-        let (queue, items) = sync_channel(length);
+        let (queue, items) = queue(length);
         let shared = Arc::new(Shared {
             path: config.path.clone(),
             offered: AtomicU64::new(0),

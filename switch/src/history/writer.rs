@@ -3,13 +3,14 @@
 use std::mem;
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
-use std::sync::mpsc::{Receiver, RecvTimeoutError};
+use std::sync::mpsc::RecvTimeoutError;
 use std::thread;
 use std::time::{Duration, Instant};
 
 use jiff::Timestamp;
 use tokio::sync::oneshot;
 
+use super::queue::Outflow;
 use super::store::{Batch, Looked, OpenError, Store, is_malformed, set_aside};
 use super::{Bases, Item, Shared};
 use crate::config::HistoryConfig;
@@ -25,7 +26,7 @@ const IDLE: Duration = Duration::from_mins(1);
 /// The other end of the queue.
 pub(super) struct Writer {
     config: HistoryConfig,
-    items: Receiver<Item>,
+    items: Outflow<Item>,
     shared: Arc<Shared>,
     /// Nothing after a failure: the next batch opens it anew.
     store: Option<Store>,
@@ -62,7 +63,7 @@ impl Drop for Ends {
 }
 
 impl Writer {
-    pub(super) fn new(config: &HistoryConfig, goes_on: bool, items: Receiver<Item>, shared: Arc<Shared>) -> Self {
+    pub(super) fn new(config: &HistoryConfig, goes_on: bool, items: Outflow<Item>, shared: Arc<Shared>) -> Self {
         Self {
             config: config.clone(),
             items,

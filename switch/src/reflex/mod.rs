@@ -167,6 +167,7 @@ impl Reflex {
             heard_counts,
             watchers,
         };
+        sys::give_back();
         Ok((reflex, adopted))
     }
 

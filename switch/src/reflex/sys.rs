@@ -2,6 +2,7 @@
 //! until every running program has ended.
 #![expect(unsafe_code, reason = "raw bpf(2), mmap and membarrier; each block says why it is sound")]
 
+mod heap;
 mod load;
 
 use std::ffi::CString;
@@ -17,6 +18,7 @@ use rustix::mm::{MapFlags, ProtFlags};
 
 use super::brain::BrainCells;
 
+pub(super) use heap::give_back;
 #[cfg(test)]
 pub(crate) use load::TestClassifier;
 pub(super) use load::load_classifier;
