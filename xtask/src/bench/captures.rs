@@ -7,6 +7,7 @@ use anyhow::{Context, Result};
 use super::Options;
 use super::bed::{Bed, Effort, Route};
 use super::figure::{Figure, Load, Size, Vary, Work};
+use super::leftovers;
 use super::report::Bound::{self, AtLeast, AtMost};
 use super::report::Row;
 use super::statistics::{self, Ratio};
@@ -17,8 +18,9 @@ const OTHERS: &str = "tcp port 4242";
 
 /// A burst of writes by one thread.
 const WRITES: Work = Work::Write(Size::Bytes(60));
-/// A stream of frames, as fast as it is taken.
-const FRAMES: Work = Work::Stream(Size::Bytes(60), Load::Window(128), Vary::Nothing);
+/// A stream of frames, as fast as it is taken. A wide window, for every ring here has room for it: who looks on takes processors for
+/// whole slices of time, and a narrow one would measure those.
+const FRAMES: Work = Work::Stream(Size::Bytes(60), Load::Window(512), Vary::Nothing);
 
 /// One promise: who looks on, at what, and against whom it is held.
 struct Claim {
@@ -49,6 +51,8 @@ const fn claim(
 const ALONE: (Kind, Look) = (Kind::Weft, Look::Nobody);
 /// The headers of everything go into a file.
 const ALL: (Kind, Look) = (Kind::Weft, Look::CaptureAll);
+/// The same of the largest that are no super-frames.
+const LARGE_FRAMES: Work = Work::Stream(Size::Bytes(1514), Load::Window(256), Vary::Nothing);
 const COST: (Route, Work, Figure) = (Route::Taps, WRITES, Figure::WriteCost);
 const RATE: (Route, Work, Figure) = (Route::Taps, FRAMES, Figure::Rate);
 const BULK: (Route, Work, Figure) = (Route::Containers, Work::Bulk, Figure::Bulk);
@@ -82,6 +86,22 @@ const CLAIMS: &[Claim] = &[
         AtLeast(0.75),
     ),
     claim(
+        "bench:mirror-1514",
+        "1514-byte frames of a mirrored port",
+        (Route::Taps, LARGE_FRAMES, Figure::Rate),
+        (Kind::Weft, Look::Mirror("t0")),
+        ALONE,
+        AtLeast(0.75),
+    ),
+    claim(
+        "bench:mirror-bulk",
+        "bulk TCP of a mirrored port",
+        BULK,
+        (Kind::Weft, Look::Mirror("c0")),
+        ALONE,
+        AtLeast(0.75),
+    ),
+    claim(
         "bench:mirror-cost",
         "write of a 60-byte frame on a mirrored port",
         COST,
@@ -108,8 +128,9 @@ const CLAIMS: &[Claim] = &[
 ];
 
 /// Measures those that are wanted.
-pub fn measure(options: &Options, weft: &Path, rows: &mut Vec<Row>) {
+pub fn measure(options: &Options, weft: &Path, rows: &mut Vec<Row>) -> Result<()> {
     for claim in CLAIMS.iter().filter(|claim| options.wants(claim.name)) {
+        leftovers::go_on()?;
         eprint!("{} ", claim.name);
         let ratio = ratio(claim, options, weft).map_err(|error| format!("{error:#}"));
         let [ours, theirs] = [claim.ours, claim.theirs].map(|(kind, look)| [kind.label(), look.label()].concat());
@@ -122,6 +143,7 @@ pub fn measure(options: &Options, weft: &Path, rows: &mut Vec<Row>) {
             ratio,
         ));
     }
+    Ok(())
 }
 
 /// Both, once a round, in alternating order.
@@ -132,6 +154,7 @@ fn ratio(claim: &Claim, options: &Options, weft: &Path) -> Result<Ratio> {
         .collect::<Result<Vec<_>>>()?;
     for round in 0..options.rounds() {
         for index in statistics::order(beds.len(), round) {
+            leftovers::go_on()?;
             if let Some((bed, samples)) = beds.get_mut(index) {
                 samples.push(sample(bed, claim, options.effort())?);
             }

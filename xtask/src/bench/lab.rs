@@ -11,6 +11,14 @@ use rustix::thread::{CpuSet, LinkNameSpaceType};
 
 use crate::shell;
 
+/// What the names of a bench's namespaces and folders begin with; its process id follows.
+pub const PREFIX: &str = "weftbench-";
+
+/// What the daemons of a bench are called: at most 15 characters, because it names the punt tap.
+pub fn instance(bench: u32, slot: &str) -> String {
+    format!("wb{}{slot}", bench % 100_000)
+}
+
 /// A private network namespace, named so that nobody else's can be meant.
 pub struct Namespace {
     name: String,
@@ -19,7 +27,7 @@ pub struct Namespace {
 impl Namespace {
     /// Makes one: loopback up, no IPv6 chatter, no bridge netfilter, no pacing TCP.
     pub fn new(what: &str) -> Result<Self> {
-        let name = format!("weftbench-{}-{what}", std::process::id());
+        let name = format!("{PREFIX}{}-{what}", std::process::id());
         shell::line(&format!("ip netns add {name}"))?;
         let namespace = Self { name };
         namespace.ip("link set lo up")?;

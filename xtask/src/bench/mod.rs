@@ -12,6 +12,7 @@ mod cpu;
 mod figure;
 mod frames;
 mod lab;
+mod leftovers;
 mod machine;
 mod plan;
 mod plot;
@@ -115,6 +116,10 @@ pub fn run(options: &Options) -> Result<()> {
     shell::need_root("the bench")?;
     setup::ensure(NEEDS)?;
     let weft = if options.control { "weft".into() } else { workspace::weft(Profile::Release, [])? };
+    leftovers::listen()?;
+    if !options.control {
+        leftovers::sweep(&weft)?;
+    }
     let start = Instant::now();
     let mut machine = Machine::look()?;
     let mut cases = Vec::new();
@@ -124,7 +129,7 @@ pub fn run(options: &Options) -> Result<()> {
     let mut rows: Vec<report::Row> = claims::CLAIMS.iter().filter_map(|claim| claim.held(&cases)).collect();
     if !options.control {
         values::measure(options, &weft, &mut rows)?;
-        captures::measure(options, &weft, &mut rows);
+        captures::measure(options, &weft, &mut rows)?;
     }
     if rows.is_empty() && cases.is_empty() {
         bail!("nothing is called so; `--only` takes a part of a name that the published table has");
@@ -149,6 +154,7 @@ fn measure(
     }
     let mut beds: Vec<(Kind, Result<Bed>)> = Vec::new();
     for (index, kind) in kinds.into_iter().enumerate() {
+        leftovers::go_on()?;
         eprintln!("{}: {}", group.what, kind.label());
         let started = if options.control && kind.is_weft() { Kind::Bridge } else { kind };
         let slot = char::from(b'a' + u8::try_from(index)?).to_string();
@@ -160,7 +166,7 @@ fn measure(
         beds.push((kind, bed));
     }
     for case in cases {
-        let entries = rounds(case, options, &mut beds);
+        let entries = rounds(case, options, &mut beds)?;
         done.push(report::Case {
             group: group.name.to_owned(),
             route: group.what.to_owned(),
@@ -178,7 +184,7 @@ fn measure(
 }
 
 /// Measures a case: everyone once a round.
-fn rounds(case: &Case, options: &Options, beds: &mut [(Kind, Result<Bed>)]) -> Vec<Entry> {
+fn rounds(case: &Case, options: &Options, beds: &mut [(Kind, Result<Bed>)]) -> Result<Vec<Entry>> {
     eprint!("{} ", case.name);
     let mut entries: Vec<Entry> = beds
         .iter()
@@ -191,6 +197,7 @@ fn rounds(case: &Case, options: &Options, beds: &mut [(Kind, Result<Bed>)]) -> V
         .collect();
     for round in 0..options.rounds() {
         for index in statistics::order(beds.len(), round) {
+            leftovers::go_on()?;
             let (Some((kind, Ok(bed))), Some(entry)) = (beds.get_mut(index), entries.get_mut(index)) else { continue };
             if case.systems.contains(kind) && entry.error.is_none() {
                 take(entry, bed, case.work, options.effort());
@@ -201,7 +208,7 @@ fn rounds(case: &Case, options: &Options, beds: &mut [(Kind, Result<Bed>)]) -> V
     eprintln!();
     entries.retain(|entry| case.systems.contains(&entry.system));
     entries.sort_by_key(|entry| case.systems.iter().position(|kind| *kind == entry.system));
-    entries
+    Ok(entries)
 }
 
 /// Takes one slice, or notes why there is none.

@@ -8,7 +8,6 @@ use std::thread::{self, JoinHandle};
 use std::time::{Duration, Instant};
 
 use anyhow::{Context, Result, bail};
-use rustix::event::{PollFd, PollFlags, poll};
 
 use super::frames::{VNET_BYTES, mac, udp};
 use super::lab::{Namespace, until};
@@ -108,7 +107,12 @@ pub fn acquaint(a: &mut Station, b: &mut Station) -> Result<()> {
     b.drain(60).map(drop)
 }
 
-/// A tap that somebody reads to nowhere, until the guard is dropped.
+/// How often an analyser looks, as one does that is told of full blocks of a packet ring and not of frames.
+const LOOK: Duration = Duration::from_millis(1);
+/// Frames that wait for it meanwhile, at most.
+pub const ANALYSER_RING: u32 = 4096;
+
+/// A tap that somebody reads to nowhere, until the guard is dropped. Who looked for each frame would be woken for each, by the sender.
 pub struct Drain {
     ends: Arc<AtomicBool>,
     reader: Option<JoinHandle<()>>,
@@ -121,12 +125,9 @@ impl Drain {
         let end = Arc::clone(&ends);
         let reader = thread::spawn(move || {
             let mut buffer = vec![0; 70_000];
-            let patience = rustix::event::Timespec { tv_sec: 0, tv_nsec: 50_000_000 };
             while !end.load(Ordering::Relaxed) {
-                // What cannot be waited for is looked for again.
-                if poll(&mut [PollFd::new(&tap, PollFlags::IN)], Some(&patience)).is_ok() {
-                    while tap.read(&mut buffer).is_ok() {}
-                }
+                while tap.read(&mut buffer).is_ok() {}
+                thread::park_timeout(LOOK);
             }
         });
         Self { ends, reader: Some(reader) }

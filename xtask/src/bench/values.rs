@@ -11,7 +11,7 @@ use super::report::{Bound, Row};
 use super::statistics::Ratio;
 use super::systems::{Kind, System};
 use super::tap::{self, Station};
-use super::{scale, statistics, taps};
+use super::{leftovers, scale, statistics, taps};
 
 /// Measures those that are wanted.
 pub fn measure(options: &Options, weft: &Path, rows: &mut Vec<Row>) -> Result<()> {
@@ -60,6 +60,7 @@ fn ports(options: &Options, weft: &Path, rows: &mut Vec<Row>) -> Result<()> {
         if long || !names.iter().any(|(name, _)| options.wants(name)) {
             continue;
         }
+        leftovers::go_on()?;
         eprintln!("{count} ports");
         let scale = scale::measure(weft, count, watched(options))?;
         let [attach, cpu, memory] = names;
@@ -105,6 +106,7 @@ fn flows(options: &Options, weft: &Path, rows: &mut Vec<Row>) -> Result<()> {
             else {
                 continue;
             };
+            leftovers::go_on()?;
             samples.push(taps::flows_cost(a, b, frame, 200, bursts, (flow, *count))?);
         }
     }

@@ -12,7 +12,7 @@ use std::process::{Command, Stdio};
 use anyhow::{Context, Result, bail};
 use serde::{Deserialize, Serialize};
 
-use super::lab::{Namespace, Running};
+use super::lab::{Namespace, PREFIX, Running};
 use super::tap::{self, Drain};
 use crate::setup::{self, Need};
 use crate::shell;
@@ -246,8 +246,9 @@ impl System {
             Look::Mirror(port) => {
                 // An analyser that reads what it is given.
                 self.analyser = Some(Drain::start(tap::open(&self.namespace, "look", false)?));
-                self.namespace.ip("link set look arp off up")?;
-                if self.namespace.ip(&format!("link show dev {port}")).is_err() {
+                self.namespace.ip(&format!("link set look arp off txqueuelen {} up", tap::ANALYSER_RING))?;
+                self.namespace.noqueue("look")?;
+                if self.ask(&format!("port show {port}")).is_err() {
                     self.namespace.ip(&format!("link add {port} type veth peer name idle"))?;
                     self.namespace.ip("link set idle up")?;
                     self.attach(port)?;
@@ -317,7 +318,7 @@ struct Folder(PathBuf);
 impl Folder {
     /// Makes one that nobody else has.
     fn new(name: &str) -> Result<Self> {
-        let path = std::env::temp_dir().join(format!("weftbench-{}-{name}", std::process::id()));
+        let path = std::env::temp_dir().join(format!("{PREFIX}{}-{name}", std::process::id()));
         std::fs::create_dir(&path).with_context(|| path.display().to_string())?;
         Ok(Self(path))
     }

@@ -12,7 +12,7 @@ use std::time::Duration;
 use anyhow::{Context, Result, bail};
 
 use super::{Folder, Kind};
-use crate::bench::lab::{Namespace, Running, until};
+use crate::bench::lab::{Namespace, Running, instance, until};
 use crate::shell;
 
 /// Where metrics are served, in the namespace of the switch.
@@ -54,8 +54,7 @@ impl Weft {
         [datapath, metrics]: [&str; 2],
         file: Option<&Path>,
     ) -> Result<Self> {
-        // At most 15 characters, because it names the punt tap.
-        let name = format!("wb{}{slot}", std::process::id() % 100_000);
+        let name = instance(std::process::id(), slot);
         let state = Folder::new(slot)?;
         let mut command = Command::new(binary);
         command.args(["--name", &name, "run", "--datapath", datapath, "--on-stop", "remove", "--log-level", "error"]);
