@@ -26,6 +26,7 @@ pub mod lost;
 mod mirrors;
 pub mod recordings;
 mod sample;
+mod sessions;
 mod stop;
 
 use std::collections::{BTreeMap, BTreeSet};

@@ -6,13 +6,10 @@
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 
-use switch_common::SessionCounts;
-
-use super::{Control, ControlError, errors};
+use super::{Control, ControlError};
 use crate::api::schema::{Change, Diff, MirrorInfo, MirrorState};
 use crate::dataplane::commands::Command;
 use crate::filter::Program;
-use crate::ledger::SessionNumbers;
 use crate::metrics::sample::MirrorSample;
 use crate::mirror::{Around, MirrorSpec, refuse};
 use crate::port::spec::{IfName, Origin, PortName};
@@ -22,9 +19,9 @@ use crate::state::SavedMirror;
 /// A mirror.
 #[derive(Debug)]
 pub(super) struct Mirror {
-    spec: MirrorSpec,
+    pub(super) spec: MirrorSpec,
     /// The session's bit.
-    bit: u8,
+    pub(super) bit: u8,
     filter: Option<Arc<Program>>,
     /// The target's interface index; 0: there is none.
     target: u32,
@@ -298,17 +295,6 @@ impl Control {
         self.mirrors.values().filter_map(sample).collect()
     }
 
-    /// What the ledger is to know of sessions.
-    pub(super) fn session_numbers(&self) -> Vec<SessionNumbers> {
-        let numbers = |bit: u8| {
-            let mirror = self.mirrors.values().find(|mirror| mirror.bit == bit);
-            let name = mirror.map_or_else(|| format!("session {bit}"), |mirror| format!("mirror {}", mirror.spec.name));
-            let SessionCounts { matched, delivered, lost } = self.reflex.session_counts(bit).ok()?.kernel;
-            Some(SessionNumbers { name, matched, delivered, lost })
-        };
-        self.reflex.sessions().keys().filter_map(|bit| numbers(*bit)).collect()
-    }
-
     fn mirror_info(&self, name: &PortName) -> Result<MirrorInfo, ControlError> {
         let mirror = self
             .mirrors
@@ -339,28 +325,5 @@ impl Control {
             lost: counts.kernel.lost.into(),
             target_dropped_frames: counts.target_dropped.frames,
         })
-    }
-}
-
-impl Control {
-    /// Starts a session of another kind, a capture for one; its bit.
-    pub fn watch_session(&mut self, wish: Wish) -> Result<u8, ControlError> {
-        let bit = self.reflex.free_session(wish.kind).ok_or_else(|| {
-            ControlError::Invalid("64 captures and mirrors run, which is the most there can be; end one".to_owned())
-        })?;
-        let mut sessions = self.reflex.sessions().clone();
-        sessions.insert(bit, wish);
-        self.reflex.set_sessions(sessions).map_err(|error| match error {
-            crate::reflex::ReflexError::Filter { .. } => ControlError::Invalid(errors::chain(&error)),
-            error => error.into(),
-        })?;
-        Ok(bit)
-    }
-
-    /// Ends a session.
-    pub fn unwatch_session(&mut self, bit: u8) -> Result<(), ControlError> {
-        let mut sessions = self.reflex.sessions().clone();
-        sessions.remove(&bit);
-        Ok(self.reflex.set_sessions(sessions)?)
     }
 }
