@@ -28,6 +28,7 @@ pub mod recordings;
 mod sample;
 mod sessions;
 mod stop;
+mod targets;
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
