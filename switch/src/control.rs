@@ -26,7 +26,9 @@ pub mod lost;
 mod mirrors;
 pub mod recordings;
 mod sample;
+mod sessions;
 mod stop;
+mod targets;
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;

@@ -25,7 +25,6 @@ use tokio::signal::unix::{Signal, SignalKind, signal};
 use tokio::sync::{oneshot, watch};
 use tokio::task::JoinSet;
 
-use crate::api::Control as _;
 use crate::api::server::Socket;
 use crate::api::web;
 use crate::config::{OnStop, Runtime};
@@ -111,7 +110,7 @@ async fn serve(runtime: &Runtime) -> Result<()> {
         tracing::error!(%error, "the configuration's ports could not be made; those that were there go on");
     }
     let handle = Handle::new(control);
-    if let Err(error) = handle.apply_mirrors(runtime.mirrors.clone(), false, false).await {
+    if let Err(error) = handle.begin_mirrors(runtime.mirrors.clone()).await {
         tracing::error!(%error, "the configuration's mirrors could not be made; those that were there go on");
     }
     if let Some(ring) = ring {

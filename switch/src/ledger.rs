@@ -9,7 +9,8 @@
 //! | L3 | a flood makes one copy for each eligible port | `flood_eligible` = `flood_copies`, in slot 0 |
 //! | L4 | every frame that was accepted is in a flow, or in the port's overflow, or unparsable | `ingress` − refused = flows + `overflow` + `unparsable` |
 //! | L5 | the kernel's own counters of the netdev agree | rx ≥ `ingress`; `egress` = tx + its drops |
-//! | L6 | whoever looks on was given what it wanted, or that is counted as lost | matched = delivered + lost |
+//! | L6 | a mirror, or the ring for a capture, was given what it wanted, or that is counted as lost | matched = delivered + lost |
+//! | L6 | whoever reads a capture was given what both halves found for it, or that is counted | matched = delivered + lost + passed over (+ under way) |
 //! | L7 | evidence of drops, stations that are told of, and frames that say who is who were delivered, or counted as lost | produced = delivered + lost |
 //! | other | the list of reasons is complete | drops as `other` = 0 |
 //!
@@ -18,8 +19,8 @@
 //!
 //! **Under traffic** no two maps agree, because they are read one after the other. Both sides only ever grow, and a frame
 //! is booked on the left before it is booked on the right; so left(t0) ≤ right(t1) ≤ left(t2) for three snapshots with
-//! time enough between them for a frame to pass. What may lie in flight for longer (in the punt ring, in a tap's ring)
-//! is bounded from above only.
+//! time enough between them for a frame to pass. What may lie in flight for longer (in the punt ring, in a tap's ring, before
+//! the reader of a capture) is bounded from above only.
 
 mod laws;
 
@@ -84,11 +85,13 @@ pub struct Snapshot {
     pub evidence: EvidenceSums,
     /// Stations that the loop told of.
     pub sightings: EvidenceSums,
-    /// Whoever looks on.
+    /// Whoever looks on, as far as the reflex serves them.
     pub sessions: Vec<SessionNumbers>,
+    /// Captures and the recorder, to their ends.
+    pub readers: Vec<ReaderNumbers>,
 }
 
-/// What became of the frames that a capture or a mirror wanted.
+/// What became of the frames that a mirror wanted, or a capture of the reflex.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct SessionNumbers {
     /// What it is called.
@@ -99,6 +102,29 @@ pub struct SessionNumbers {
     pub delivered: Tally,
     /// What it was not.
     pub lost: Tally,
+}
+
+/// What became of the frames that both halves found for a capture, or for the recorder. Frames in the ring and in queues are
+/// matched, and neither delivered nor lost yet.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct ReaderNumbers {
+    /// What it is called.
+    pub name: String,
+    /// Frames that were found for it.
+    pub matched: u64,
+    /// Of these: taken by the reader.
+    pub delivered: u64,
+    /// Of these: without room in the ring, in the loop's queue or before the reader.
+    pub lost: u64,
+    /// Of these: not wanted after all.
+    pub passed_over: u64,
+}
+
+impl ReaderNumbers {
+    /// Frames that are on their way to the reader.
+    pub fn under_way(&self) -> u64 {
+        self.matched.saturating_sub(self.delivered + self.lost + self.passed_over)
+    }
 }
 
 /// One law, applied to one port or to the switch.

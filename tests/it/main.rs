@@ -19,6 +19,7 @@ macro_rules! in_every_mode {
     };
 }
 
+mod applying;
 mod bad_api;
 mod bad_frames;
 mod bad_guests;

@@ -68,6 +68,10 @@ in_every_mode! {
         let m = mirror(&daemon, "m")?;
         ensure!(m["matched"]["frames"] == 150 && m["delivered"]["frames"] == 150 && m["lost"]["frames"] == 0, "{m}");
         ensure!(m["state"] == "up" && m["target_dropped_frames"] == 0, "{m}");
+        let ledger = daemon.cli().ledger()?;
+        let mut laws = ledger["laws"].as_array().context("no laws")?.iter();
+        let law = laws.find(|law| law["law"] == "L6" && law["what"] == "mirror m: frames matched = delivered + lost");
+        ensure!(law.is_some_and(|law| law["left"] == 150 && law["right"] == 150 && law["holds"] == true), "{ledger:#}");
         // The ports got what they would have got anyway, and the analyser is no port.
         ensure!(numbers(&b)? == once((0..10).chain(20..130)));
         drop((a, c));

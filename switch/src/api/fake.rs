@@ -10,7 +10,8 @@ use jiff::Timestamp;
 use tokio::sync::{broadcast, oneshot};
 
 use super::schema::{
-    Change, Diff, DropInfo, LawReport, LedgerReport, MirrorInfo, MirrorState, PortInfo, StationInfo, Status, Traffic,
+    Applied, Change, Diff, DropInfo, Intent, LawReport, LedgerReport, MirrorInfo, MirrorState, PortInfo, StationInfo,
+    Status, Traffic,
 };
 use super::{Control, ControlError, Witnessed};
 use crate::capture::audit::Peer;
@@ -164,8 +165,9 @@ impl Control for Fake {
         }
     }
 
-    async fn apply(&self, ports: Vec<PortSpec>, dry_run: bool, prune: bool) -> Result<Diff, ControlError> {
+    async fn apply(&self, intent: Intent, dry_run: bool, prune: bool) -> Result<Applied, ControlError> {
         let mut world = self.world();
+        let Intent { ports, mirrors } = intent;
         let wanted: BTreeMap<_, _> = ports.into_iter().map(|spec| (spec.name.clone(), spec)).collect();
         let mut diff = Diff { applied: !dry_run, ..Diff::default() };
         for (name, spec) in &wanted {
@@ -182,7 +184,11 @@ impl Control for Fake {
             world.specs.extend(wanted);
             world.specs.retain(|name, _| !diff.remove.contains(name));
         }
-        Ok(diff)
+        let add = mirrors.iter().map(|spec| spec.name.clone()).collect();
+        if !dry_run {
+            world.mirrors = mirrors.into_iter().map(|spec| (spec.name.clone(), spec)).collect();
+        }
+        Ok(Applied { ports: diff, mirrors: Diff { add, applied: !dry_run, ..Diff::default() } })
     }
 
     async fn mirrors(&self) -> Vec<MirrorInfo> {
@@ -202,14 +208,6 @@ impl Control for Fake {
     async fn remove_mirror(&self, name: &PortName) -> Result<(), ControlError> {
         let removed = self.world().mirrors.remove(name);
         removed.map(drop).ok_or_else(|| ControlError::NotFound(format!("there is no mirror '{name}'")))
-    }
-
-    async fn apply_mirrors(&self, specs: Vec<MirrorSpec>, dry_run: bool, _: bool) -> Result<Diff, ControlError> {
-        let add = specs.iter().map(|spec| spec.name.clone()).collect();
-        if !dry_run {
-            self.world().mirrors = specs.into_iter().map(|spec| (spec.name.clone(), spec)).collect();
-        }
-        Ok(Diff { add, applied: !dry_run, ..Diff::default() })
     }
 
     async fn export(&self) -> File {

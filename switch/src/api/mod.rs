@@ -44,7 +44,7 @@ use crate::mirror::MirrorSpec;
 use crate::names::{Holder, Subject};
 use crate::observer::{Busiest, Wanted};
 use crate::port::spec::{Mac, PortName, PortSpec};
-use schema::{Diff, DropInfo, LedgerReport, MirrorInfo, PortInfo, Sample, Side, StationInfo, Status};
+use schema::{Applied, DropInfo, Intent, LedgerReport, MirrorInfo, PortInfo, Sample, Side, StationInfo, Status};
 
 pub use limits::Limits;
 pub use routes::openapi;
@@ -97,26 +97,19 @@ pub trait Control: Clone + Send + Sync + 'static {
     ) -> impl Future<Output = Result<PortInfo, ControlError>> + Send;
     /// Detaches and removes a port.
     fn remove_port(&self, name: &PortName, if_exists: bool) -> impl Future<Output = Result<(), ControlError>> + Send;
-    /// Makes the ports of origin `file` (`prune`: all ports) be these, all or nothing.
+    /// Makes the ports and mirrors of origin `file` (`prune`: all) be these, all or nothing.
     fn apply(
         &self,
-        ports: Vec<PortSpec>,
+        intent: Intent,
         dry_run: bool,
         prune: bool,
-    ) -> impl Future<Output = Result<Diff, ControlError>> + Send;
+    ) -> impl Future<Output = Result<Applied, ControlError>> + Send;
     /// Every mirror, by name.
     fn mirrors(&self) -> impl Future<Output = Vec<MirrorInfo>> + Send;
     /// Starts a mirror.
     fn add_mirror(&self, spec: MirrorSpec) -> impl Future<Output = Result<MirrorInfo, ControlError>> + Send;
     /// Ends a mirror.
     fn remove_mirror(&self, name: &PortName) -> impl Future<Output = Result<(), ControlError>> + Send;
-    /// Makes the mirrors of origin `file` (`prune`: all) be these.
-    fn apply_mirrors(
-        &self,
-        specs: Vec<MirrorSpec>,
-        dry_run: bool,
-        prune: bool,
-    ) -> impl Future<Output = Result<Diff, ControlError>> + Send;
     /// What runs, in the file's form.
     fn export(&self) -> impl Future<Output = config::File> + Send;
     /// Every station.

@@ -15,8 +15,8 @@ use super::flows::{self, Asked};
 use super::follow::{Followers, follow_drops};
 use super::input::{Input, Options, Refusal};
 use super::schema::{
-    AddPort, Apply, Diff, DropInfo, Flush, Flushed, Follow, LedgerReport, MirrorInfo, NewStation, PortInfo, Problem,
-    RemovePort, Settle, StationInfo, Status, Who,
+    AddPort, Applied, Apply, DropInfo, Flush, Flushed, Follow, Intent, LedgerReport, MirrorInfo, NewStation, PortInfo,
+    Problem, RemovePort, Settle, StationInfo, Status, Who,
 };
 use super::{Control, ControlError, captures, top};
 use crate::config::{PortTable, StationMac};
@@ -46,7 +46,6 @@ const SETTLE_SECS_MAX: u64 = 600;
         list_mirrors,
         add_mirror,
         remove_mirror,
-        apply_mirrors,
         config,
         list_stations,
         add_station,
@@ -95,7 +94,6 @@ pub(super) fn router<C: Control>(control: C, followers: Followers) -> Router {
         .route("/v1/apply", post(apply::<C>))
         .route("/v1/mirrors", get(list_mirrors::<C>).post(add_mirror::<C>))
         .route("/v1/mirrors/{name}", delete(remove_mirror::<C>))
-        .route("/v1/apply/mirrors", post(apply_mirrors::<C>))
         .route("/v1/config", get(config::<C>))
         .route("/v1/stations", get(list_stations::<C>).post(add_station::<C>).delete(flush::<C>))
         .route("/v1/stations/{mac}", delete(remove_station::<C>))
@@ -166,21 +164,29 @@ async fn remove_port<C: Control>(
     Ok(StatusCode::NO_CONTENT)
 }
 
-/// Makes the ports of origin `file` be these, all or nothing; says what that changes.
-#[utoipa::path(post, path = "/v1/apply", params(Apply), request_body = Vec<PortSpec>,
-    responses((status = 200, body = Diff), (status = 422, body = Problem)))]
+/// Makes the ports and mirrors of origin `file` be these, all or nothing; says what that changes.
+#[utoipa::path(post, path = "/v1/apply", params(Apply), request_body = Intent,
+    responses((status = 200, body = Applied), (status = 404, body = Problem), (status = 409, body = Problem),
+        (status = 422, body = Problem)))]
 async fn apply<C: Control>(
     State(room): State<Room<C>>,
     Options(options): Options<Apply>,
-    Input(specs): Input<Vec<PortSpec>>,
-) -> Answer<Diff> {
-    let specs = specs.iter().map(|spec| checked(spec, Origin::File)).collect::<Result<Vec<_>, _>>()?;
-    let mut names: Vec<_> = specs.iter().map(|spec| &spec.name).collect();
+    Input(Intent { ports, mirrors }): Input<Intent>,
+) -> Answer<Applied> {
+    let ports = ports.iter().map(|spec| checked(spec, Origin::File)).collect::<Result<Vec<_>, _>>()?;
+    let mirrors: Vec<_> = mirrors.into_iter().map(|spec| MirrorSpec { origin: Origin::File, ..spec }).collect();
+    refuse_twice("ports", ports.iter().map(|spec| &spec.name))?;
+    refuse_twice("mirrors", mirrors.iter().map(|spec| &spec.name))?;
+    Ok(Json(room.control.apply(Intent { ports, mirrors }, options.dry_run, options.prune).await?))
+}
+
+fn refuse_twice<'a>(what: &str, names: impl Iterator<Item = &'a PortName>) -> Result<(), ControlError> {
+    let mut names: Vec<_> = names.collect();
     names.sort();
-    if let Some([name, _]) = names.array_windows::<2>().find(|[a, b]| a == b) {
-        return Err(ControlError::Invalid(format!("two ports are named '{name}'; give one another name")).into());
+    match names.array_windows::<2>().find(|[a, b]| a == b) {
+        Some([name, _]) => Err(ControlError::Invalid(format!("two {what} are named '{name}'; give one another name"))),
+        None => Ok(()),
     }
-    Ok(Json(room.control.apply(specs, options.dry_run, options.prune).await?))
 }
 
 /// Every mirror.
@@ -206,18 +212,6 @@ async fn remove_mirror<C: Control>(
 ) -> Result<StatusCode, Refusal> {
     room.control.remove_mirror(&port_name(&name)?).await?;
     Ok(StatusCode::NO_CONTENT)
-}
-
-/// Makes the mirrors of origin `file` be these, all or nothing; says what that changes.
-#[utoipa::path(post, path = "/v1/apply/mirrors", params(Apply), request_body = Vec<MirrorSpec>,
-    responses((status = 200, body = Diff), (status = 422, body = Problem)))]
-async fn apply_mirrors<C: Control>(
-    State(room): State<Room<C>>,
-    Options(options): Options<Apply>,
-    Input(specs): Input<Vec<MirrorSpec>>,
-) -> Answer<Diff> {
-    let specs = specs.into_iter().map(|spec| MirrorSpec { origin: Origin::File, ..spec }).collect();
-    Ok(Json(room.control.apply_mirrors(specs, options.dry_run, options.prune).await?))
 }
 
 /// What runs, in the configuration file's format.

@@ -7,8 +7,8 @@ use switch_common::Tally;
 use utoipa::{IntoParams, ToSchema};
 
 use crate::history::HistoryStatus;
-use crate::mirror::Source;
-use crate::port::spec::{IfName, Mac, Origin, PortName, PortState, Role};
+use crate::mirror::{MirrorSpec, Source};
+use crate::port::spec::{IfName, Mac, Origin, PortName, PortSpec, PortState, Role};
 
 /// Frames and what they weigh.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
@@ -230,15 +230,35 @@ pub struct Change {
     pub what: Vec<String>,
 }
 
+/// What is to be, all of it together.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
+#[serde(deny_unknown_fields, default)]
+pub struct Intent {
+    /// The ports of origin `file`.
+    pub ports: Vec<PortSpec>,
+    /// The mirrors of origin `file`.
+    pub mirrors: Vec<MirrorSpec>,
+}
+
 /// What an `apply` changes.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
+pub struct Applied {
+    /// Ports.
+    #[serde(flatten)]
+    pub ports: Diff,
+    /// Mirrors.
+    pub mirrors: Diff,
+}
+
+/// What changes of ports, or of mirrors.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
 pub struct Diff {
-    /// Ports that are new.
+    /// Those that are new.
     #[schema(value_type = Vec<String>)]
     pub add: Vec<PortName>,
-    /// Ports that change.
+    /// Those that change.
     pub change: Vec<Change>,
-    /// Ports that go.
+    /// Those that go.
     #[schema(value_type = Vec<String>)]
     pub remove: Vec<PortName>,
     /// Whether it was done, or only looked at.
@@ -249,6 +269,11 @@ impl Diff {
     /// Whether there is nothing to do.
     pub fn is_empty(&self) -> bool {
         self.add.is_empty() && self.change.is_empty() && self.remove.is_empty()
+    }
+
+    /// Whether one is new or changes.
+    pub fn makes(&self, name: &PortName) -> bool {
+        self.add.contains(name) || self.change.iter().any(|change| change.name == *name)
     }
 }
 

@@ -21,7 +21,9 @@ use tokio::task::{JoinHandle, spawn_blocking};
 
 use super::client::{Client, ClientError};
 use super::fake::Fake;
-use super::schema::{Diff, DropInfo, Flushed, LedgerReport, NewStation, PortInfo, Sample, Side, StationInfo, Status};
+use super::schema::{
+    Applied, DropInfo, Flushed, Intent, LedgerReport, NewStation, PortInfo, Sample, Side, StationInfo, Status,
+};
 use super::server::{BindError, Socket};
 use super::{Limits, Witnessed, web};
 use crate::config::Config;
@@ -91,6 +93,10 @@ fn web1() -> PortSpec {
     specs("[[port]]\nname = \"web1\"\nnetdev = \"vnet3\"\n").remove(0)
 }
 
+fn intent(ports: Vec<PortSpec>) -> Intent {
+    Intent { ports, ..Intent::default() }
+}
+
 fn status_of(outcome: Result<(), ClientError>) -> u16 {
     match outcome {
         Err(ClientError::Refused { status, .. }) => status,
@@ -120,7 +126,7 @@ async fn the_same_is_refused_that_a_file_could_not_say() {
     let mut spec = web1();
     spec.macs = vec!["01:00:5e:00:00:01".parse().unwrap()];
     assert_eq!(status_of(client.post_only("/v1/ports", &spec).await), 422);
-    assert_eq!(status_of(client.post_only("/v1/apply", &[web1(), web1()]).await), 422);
+    assert_eq!(status_of(client.post_only("/v1/apply", &intent(vec![web1(), web1()])).await), 422);
     assert_eq!(status_of(client.post_only("/v1/ports?wiat=true", &web1()).await), 400);
     assert_eq!(status_of(client.get::<PortInfo>("/v1/ports/a%2fb").await.map(|_| ())), 422);
     assert!(daemon.fake.world().specs.is_empty());
@@ -130,11 +136,11 @@ async fn the_same_is_refused_that_a_file_could_not_say() {
 async fn a_file_is_applied_and_exported() {
     let daemon = Daemon::start(Limits::default());
     let client = daemon.client();
-    let diff: Diff = client.post("/v1/apply?dry_run=true", &[web1()]).await.unwrap();
-    assert_eq!((diff.add.len(), diff.applied), (1, false));
+    let diff: Applied = client.post("/v1/apply?dry_run=true", &intent(vec![web1()])).await.unwrap();
+    assert_eq!((diff.ports.add.len(), diff.ports.applied), (1, false));
     assert!(daemon.fake.world().specs.is_empty(), "a dry run changes nothing");
-    let diff: Diff = client.post("/v1/apply", &[web1()]).await.unwrap();
-    assert!(diff.applied);
+    let diff: Applied = client.post("/v1/apply", &intent(vec![web1()])).await.unwrap();
+    assert!(diff.ports.applied && diff.mirrors.is_empty());
     assert_eq!(specs(&client.get_text("/v1/config").await.unwrap()), [web1()]);
 }
 
@@ -142,7 +148,7 @@ async fn a_file_is_applied_and_exported() {
 async fn stations_are_pinned_listed_and_forgotten() {
     let daemon = Daemon::start(Limits::default());
     let client = daemon.client();
-    client.post_only("/v1/apply", &[web1()]).await.unwrap();
+    client.post_only("/v1/apply", &intent(vec![web1()])).await.unwrap();
     let station = |port: &str, mac: &str| NewStation { port: port.parse().unwrap(), mac: mac.parse().unwrap() };
     client.post_only("/v1/stations", &station("web1", "52:54:00:00:00:01")).await.unwrap();
     assert_eq!(status_of(client.post_only("/v1/stations", &station("web2", "52:54:00:00:00:01")).await), 404);

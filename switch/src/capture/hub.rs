@@ -18,6 +18,7 @@ use std::time::Duration;
 use rustix::event::{EventfdFlags, PollFd, PollFlags, Timespec, eventfd, poll};
 use tokio::sync::oneshot;
 
+use super::account::Account;
 use super::clock;
 use super::reel::{Reeling, Reels};
 pub use super::round::Drawn;
@@ -51,7 +52,7 @@ pub trait Source: AsFd + Send + 'static {
 enum Order {
     Open { opening: Box<Opening>, finished: oneshot::Sender<EndReason>, feed: oneshot::Sender<Feed> },
     Close { bit: u8, closing: Closing, done: oneshot::Sender<Option<Given>> },
-    Record(Reeling),
+    Record { reeling: Reeling, done: oneshot::Sender<Arc<Account>> },
     Recall { since: Nanos, opening: Box<Opening>, wanted: Wanted, done: oneshot::Sender<(Feed, Given)> },
     Name(Port),
     Stop,
@@ -102,9 +103,14 @@ impl Hub {
         self.spout.clone()
     }
 
-    /// What the loop has counted for a bit since it was asked last: frames that matched, and those of them that were lost.
+    /// What the loop has counted for a bit: frames that matched, and those of them that were lost.
     pub fn loop_counts(&self, bit: u8) -> (u64, u64) {
-        self.cells.take(bit)
+        self.cells.counted(bit)
+    }
+
+    /// Lets the loop count from 0 for a bit that nobody has.
+    pub fn reset_loop_counts(&self, bit: u8) {
+        self.cells.reset(bit);
     }
 
     /// Begins a session; what has its bit from now on is its own. `finished` is told when one of its limits is reached.
@@ -121,9 +127,11 @@ impl Hub {
         closed.await.ok().flatten().ok_or(Ended)
     }
 
-    /// Keeps from now on what has the recorder's bit.
-    pub fn record(&self, reeling: Reeling) -> Result<(), Ended> {
-        self.send(Order::Record(reeling))
+    /// Keeps from now on what has the recorder's bit; the recorder's books.
+    pub async fn record(&self, reeling: Reeling) -> Result<Arc<Account>, Ended> {
+        let (done, recorded) = oneshot::channel();
+        self.send(Order::Record { reeling, done })?;
+        recorded.await.or(Err(Ended))
     }
 
     /// What the recorder has kept since then, as a session that has ended.
@@ -274,7 +282,10 @@ impl<S: Source> Worker<S> {
                 let given = self.close(bit, &closing);
                 done.send(given).ok();
             }
-            Order::Record(reeling) => self.reels = Some(Reels::new(reeling)),
+            Order::Record { reeling, done } => {
+                let reels = self.reels.insert(Reels::new(reeling));
+                done.send(reels.account()).ok();
+            }
             Order::Recall { since, opening, wanted, done } => {
                 done.send(self.recall(since, *opening, &wanted)).ok();
             }
@@ -311,14 +322,15 @@ impl<S: Source> Worker<S> {
             };
             by_fate && ports.as_ref().is_none_or(by_port)
         };
+        let mut matched = 0;
         if let Some(reels) = &mut self.reels {
             reels.since(since, |frame| {
                 if is_wanted(frame) {
+                    matched += 1;
                     session.offer(frame, true, usize::MAX, &self.names);
                 }
             });
         }
-        let matched = session.given().frames;
         let ended_ns = clock::time_of_day_ns();
         let given = session.close(&Closing { reason: EndReason::Recalled, ended_ns, matched, ..Closing::default() });
         (feed, given)

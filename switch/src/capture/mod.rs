@@ -10,6 +10,7 @@
 //! matched = delivered + lost. A capture that cannot be audited does not start. With no session the loop asks one `Option`,
 //! the reflex one bit.
 
+pub mod account;
 pub mod audit;
 pub mod client;
 pub(crate) mod clock;

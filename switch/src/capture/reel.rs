@@ -5,8 +5,10 @@
 //! the one it was for when that is not known.
 
 use std::collections::{HashMap, VecDeque};
+use std::sync::Arc;
 use std::time::Duration;
 
+use super::account::Account;
 use super::session::Keep;
 use super::stream::{self, Fate, Frame, Record};
 use crate::fdb::Nanos;
@@ -30,26 +32,32 @@ pub(super) struct Reels {
     reeling: Reeling,
     by_port: HashMap<u16, VecDeque<u8>>,
     record: Vec<u8>,
+    account: Arc<Account>,
 }
 
 impl Reels {
     pub(super) fn new(reeling: Reeling) -> Self {
-        Self { reeling, by_port: HashMap::new(), record: Vec::new() }
+        Self { reeling, by_port: HashMap::new(), record: Vec::new(), account: Arc::default() }
     }
 
     pub(super) fn bit(&self) -> u8 {
         self.reeling.bit
     }
 
+    /// The recorder's books: a frame on a reel is delivered, also when it makes room for others later.
+    pub(super) fn account(&self) -> Arc<Account> {
+        Arc::clone(&self.account)
+    }
+
     /// Keeps a frame; the oldest ones make room for it.
     pub(super) fn keep(&mut self, frame: &Frame<'_>) {
-        let Some(fate) = Fate::decode(frame.fate) else { return };
+        let Some(fate) = Fate::decode(frame.fate) else { return self.account.lose() };
         let egress = || fate.egress().next().map_or(0, |(port, _)| port);
         let port = if fate.ingress == 0 { egress() } else { fate.ingress };
         self.record.clear();
         Frame { bytes: self.reeling.keep.of(frame.bytes), ..*frame }.encode(&mut self.record);
         if self.record.len() > self.reeling.bytes_per_port {
-            return;
+            return self.account.lose();
         }
         let age_max = u64::try_from(self.reeling.age_max.as_nanos()).unwrap_or(u64::MAX);
         let reel = self.by_port.entry(port).or_default();
@@ -60,6 +68,7 @@ impl Reels {
             reel.drain(..bytes);
         }
         reel.extend(&self.record);
+        self.account.deliver(1);
     }
 
     /// What a port's reel holds is nobody's when its number is another port's.

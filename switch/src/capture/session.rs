@@ -11,6 +11,7 @@ use axum::body::Bytes;
 use tokio::sync::mpsc::{UnboundedReceiver, UnboundedSender, unbounded_channel};
 use tokio::sync::oneshot;
 
+use super::account::Account;
 use super::sieve::PortSet;
 use super::stream::{self, Begin, End, EndReason, Fate, Frame, Port, PortSums};
 use super::trim;
@@ -67,11 +68,20 @@ pub struct Opening {
     pub distance_ns: u64,
 }
 
+/// Records on their way to the reader.
+#[derive(Debug)]
+struct Parcel {
+    records: Bytes,
+    /// How many of them are frames.
+    frames: u64,
+}
+
 /// The reader's end of a session's queue.
 #[derive(Debug)]
 pub struct Feed {
-    queue: UnboundedReceiver<Bytes>,
+    queue: UnboundedReceiver<Parcel>,
     queued: Arc<AtomicUsize>,
+    account: Arc<Account>,
     /// Dropped with the rest: who waits for that learns that the reader has gone.
     here: Option<oneshot::Sender<()>>,
 }
@@ -84,10 +94,16 @@ impl Feed {
         gone
     }
 
-    /// The next records, whole ones; `None` after the last.
+    /// The session's books, for who checks them.
+    pub fn account(&self) -> Arc<Account> {
+        Arc::clone(&self.account)
+    }
+
+    /// The next records, whole ones; `None` after the last. Their frames are delivered.
     pub async fn next(&mut self) -> Option<Bytes> {
-        let records = self.queue.recv().await?;
+        let Parcel { records, frames } = self.queue.recv().await?;
         self.queued.fetch_sub(records.len(), Ordering::AcqRel);
+        self.account.deliver(frames);
         Some(records)
     }
 }
@@ -122,29 +138,29 @@ pub struct Given {
 #[derive(Debug)]
 pub(crate) struct Session {
     opening: Opening,
-    queue: UnboundedSender<Bytes>,
+    queue: UnboundedSender<Parcel>,
     queued: Arc<AtomicUsize>,
+    account: Arc<Account>,
     pending: Vec<u8>,
+    /// How many of the pending records are frames.
+    pending_frames: u64,
     named: PortSet,
     last_fate: Vec<u8>,
     sums: BTreeMap<u16, PortSums>,
     given: Given,
     streamed: u64,
-    /// Frames that the filter, asked late, did not want.
-    unwanted: u64,
     /// Emptied when a limit is reached: nothing more is taken then.
     finished: Option<oneshot::Sender<EndReason>>,
 }
 
-/// A session and the reader's end of its queue.
-/// `finished` is told when one of its limits is reached.
+/// A session and the reader's end of its queue. `finished` is told when one of its limits is reached.
 pub(crate) fn open(
     opening: Opening,
     finished: oneshot::Sender<EndReason>,
     known: &HashMap<u16, Port>,
 ) -> (Session, Feed) {
     let (queue, reader) = unbounded_channel();
-    let queued = Arc::new(AtomicUsize::new(0));
+    let (queued, account) = (Arc::new(AtomicUsize::new(0)), Arc::new(Account::default()));
     let mut pending = Vec::new();
     stream::encode_begin(&opening.begin, &mut pending);
     let mut ports: Vec<_> =
@@ -158,17 +174,18 @@ pub(crate) fn open(
         opening,
         queue,
         queued: Arc::clone(&queued),
+        account: Arc::clone(&account),
         pending,
+        pending_frames: 0,
         named,
         last_fate: Vec::new(),
         sums: BTreeMap::new(),
         given: Given::default(),
         streamed: 0,
-        unwanted: 0,
         finished: Some(finished),
     };
     session.flush();
-    (session, Feed { queue: reader, queued, here: None })
+    (session, Feed { queue: reader, queued, account, here: None })
 }
 
 impl Session {
@@ -176,22 +193,14 @@ impl Session {
         self.opening.bit
     }
 
-    /// What was given out so far.
-    pub(super) fn given(&self) -> Given {
-        self.given
-    }
-
     /// Takes a frame of the monotonic clock's time, if it is wanted and there is room. `room`: bytes that may wait.
     pub(super) fn offer(&mut self, frame: &Frame<'_>, is_unfiltered: bool, room: usize, names: &HashMap<u16, Port>) {
-        if self.finished.is_none() {
-            return;
-        }
-        if is_unfiltered
-            && let Some(filter) = &self.opening.filter
-            && !filter.matches_beginning(frame.bytes, frame.length)
-        {
-            self.unwanted += 1;
-            return;
+        let is_refused = || {
+            let filter = self.opening.filter.as_ref().filter(|_| is_unfiltered);
+            filter.is_some_and(|filter| !filter.matches_beginning(frame.bytes, frame.length))
+        };
+        if self.finished.is_none() || is_refused() {
+            return self.account.pass_over();
         }
         let frame = Frame {
             time_ns: frame.time_ns.saturating_add(self.opening.distance_ns),
@@ -204,9 +213,10 @@ impl Session {
         if self.queued.load(Ordering::Acquire) + self.pending.len() + record_bytes > room {
             sums.lost += 1;
             self.given.lost += 1;
-            return;
+            return self.account.lose();
         }
         if self.opening.bytes_max.is_some_and(|max| self.streamed + record_bytes as u64 > max) {
+            self.account.pass_over();
             return self.finish(EndReason::Bytes);
         }
         sums.delivered += 1;
@@ -215,6 +225,7 @@ impl Session {
         self.streamed += record_bytes as u64;
         self.name(frame.fate, names);
         frame.encode(&mut self.pending);
+        self.pending_frames += 1;
         if self.opening.frames_max.is_some_and(|max| self.given.frames >= max) {
             self.finish(EndReason::Frames);
         }
@@ -253,9 +264,10 @@ impl Session {
     pub(super) fn flush(&mut self) {
         if !self.pending.is_empty() {
             let records = std::mem::take(&mut self.pending);
+            let frames = std::mem::take(&mut self.pending_frames);
             self.queued.fetch_add(records.len(), Ordering::AcqRel);
             // A reader that has gone is noticed by who opened the session.
-            self.queue.send(records.into()).ok();
+            self.queue.send(Parcel { records: records.into(), frames }).ok();
         }
     }
 
@@ -267,11 +279,11 @@ impl Session {
             sums.received = Some(*frames);
         }
         let lost_late = self.sums.values().map(|sums| sums.lost).sum();
-        let delivered = self.given.frames;
+        let (delivered, passed_over) = (self.given.frames, self.account.booked().passed_over);
         let end = End {
             reason,
             ended_ns,
-            matched: matched - self.unwanted.min(matched),
+            matched: matched.saturating_sub(passed_over),
             delivered,
             lost_early,
             lost_late,

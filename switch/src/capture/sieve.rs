@@ -132,12 +132,21 @@ pub struct Cells {
 }
 
 impl Cells {
-    /// What one bit has counted, and begins anew: frames that matched, and those of them that were lost.
-    pub fn take(&self, bit: u8) -> (u64, u64) {
-        let taken = |cells: &[AtomicU64; SESSIONS_MAX]| {
-            cells.get(usize::from(bit)).map_or(0, |cell| cell.swap(0, Ordering::AcqRel))
+    /// What one bit has counted: frames that matched, and those of them that were lost.
+    pub fn counted(&self, bit: u8) -> (u64, u64) {
+        let counted = |cells: &[AtomicU64; SESSIONS_MAX]| {
+            cells.get(usize::from(bit)).map_or(0, |cell| cell.load(Ordering::Acquire))
         };
-        (taken(&self.matched), taken(&self.lost))
+        (counted(&self.matched), counted(&self.lost))
+    }
+
+    /// Begins anew for a bit that no rule has.
+    pub fn reset(&self, bit: u8) {
+        for cells in [&self.matched, &self.lost] {
+            if let Some(cell) = cells.get(usize::from(bit)) {
+                cell.store(0, Ordering::Release);
+            }
+        }
     }
 
     fn count(cells: &[AtomicU64; SESSIONS_MAX], mut sessions: u64) {
@@ -319,7 +328,10 @@ mod tests {
         sieve.see(&[0; 60], &Sight { outcome: Outcome::Flooded, egress: &[B, C], ..FORWARDED });
         sieve.see(&[0; 60], &Sight { ingress: C, egress: &[], ..FORWARDED });
         assert_eq!(seen(&basin), [1 << 63 | 0b011, 1 << 63 | 0b111, 1 << 63 | 0b100]);
-        assert_eq!((basin.cells().take(0), basin.cells().take(2), basin.cells().take(0)), ((2, 0), (2, 0), (0, 0)));
+        let cells = basin.cells();
+        assert_eq!((cells.counted(0), cells.counted(2), cells.counted(0)), ((2, 0), (2, 0), (2, 0)));
+        cells.reset(0);
+        assert_eq!((cells.counted(0), cells.counted(2)), ((0, 0), (2, 0)));
     }
 
     #[test]
@@ -354,12 +366,13 @@ mod tests {
         }
         assert_eq!(seen(&few_basin).len(), QUEUE_FRAMES_MAX);
         let cells = few_basin.cells();
-        assert_eq!((cells.take(0), cells.take(1), cells.take(5)), ((frames as u64, 10), (0, 0), (frames as u64, 10)));
+        let all = (frames as u64, 10);
+        assert_eq!((cells.counted(0), cells.counted(1), cells.counted(5)), (all, (0, 0), all));
         let (large, basin) = sieve(vec![Rule { bytes_max: 1 << 20, ..rule(0) }]);
         for _ in 0..1000 {
             large.see(&vec![0; 65_000], &FORWARDED);
         }
-        let (matched, lost) = basin.cells().take(0);
+        let (matched, lost) = basin.cells().counted(0);
         let kept = seen(&basin).len();
         assert_eq!((matched, kept as u64 + lost), (1000, 1000));
         assert!(kept * 65_000 < QUEUE_BYTES_MAX + 200_000, "{kept}");

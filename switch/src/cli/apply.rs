@@ -6,10 +6,10 @@ use clap::Args;
 
 use super::output::{print, remark, render_one};
 use super::{Global, read_config};
-use crate::api::schema::Diff;
+use crate::api::schema::{Applied, Diff, Intent};
 use crate::config::{Config, Datapath, File};
 
-/// Make the ports be what a file says, all or nothing, and print the difference
+/// Make ports and mirrors be what a file says, all or nothing, and print the difference
 #[derive(Args, Debug)]
 pub(super) struct Options {
     /// The configuration
@@ -18,7 +18,7 @@ pub(super) struct Options {
     /// Print the difference and change nothing
     #[arg(long)]
     dry_run: bool,
-    /// Remove also the ports that commands made
+    /// Remove also the ports and mirrors that commands made
     #[arg(long)]
     prune: bool,
 }
@@ -27,13 +27,9 @@ pub(super) async fn run(global: &Global, options: &Options) -> anyhow::Result<()
     let config = read_config(&options.file)?;
     let client = global.client();
     let path = format!("/v1/apply?dry_run={}&prune={}", options.dry_run, options.prune);
-    let diff: Diff = client.post(&path, &config.ports).await?;
-    print(&render_one(global.output, &diff, difference)?)?;
-    let path = format!("/v1/apply/mirrors?dry_run={}&prune={}", options.dry_run, options.prune);
-    let diff: Diff = client.post(&path, &config.mirrors).await?;
-    if !diff.is_empty() {
-        print(&render_one(global.output, &diff, |diff| format!("mirrors:\n{}", difference(diff)))?)?;
-    }
+    let intent = Intent { ports: config.ports, mirrors: config.mirrors };
+    let applied: Applied = client.post(&path, &intent).await?;
+    print(&render_one(global.output, &applied, differences)?)?;
     let running = Config::parse(Path::new("the running configuration"), &client.get_text("/v1/config").await?)?;
     if !is_same_switch(&config.file, &running.file) {
         remark(
@@ -50,7 +46,14 @@ fn is_same_switch(file: &File, running: &File) -> bool {
         && file.metrics == running.metrics
 }
 
-pub(super) fn difference(diff: &Diff) -> String {
+pub(super) fn differences(Applied { ports, mirrors }: &Applied) -> String {
+    if mirrors.is_empty() {
+        return difference(ports);
+    }
+    format!("{}mirrors:\n{}", difference(ports), difference(mirrors))
+}
+
+fn difference(diff: &Diff) -> String {
     if diff.is_empty() {
         return "nothing to do\n".to_owned();
     }

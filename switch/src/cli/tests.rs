@@ -9,7 +9,7 @@ use std::time::Duration;
 use super::output::{Format, render};
 use super::*;
 use crate::api::fake::info;
-use crate::api::schema::{Change, Diff, PortInfo};
+use crate::api::schema::{Applied, Change, Diff, PortInfo};
 use crate::config::{Datapath, Hook, LogConfig, OnStop};
 
 /// The help of a command and of all below it.
@@ -75,8 +75,12 @@ fn a_difference_is_told_in_signs() {
         remove: vec!["c".parse().unwrap()],
         applied: true,
     };
-    assert_eq!(apply::difference(&diff), "+ a\n~ b  mtu: 1500 → 9000\n- c\napplied\n");
-    assert_eq!(apply::difference(&Diff::default()), "nothing to do\n");
+    let ports = "+ a\n~ b  mtu: 1500 → 9000\n- c\napplied\n";
+    let applied = |ports, mirrors| apply::differences(&Applied { ports, mirrors });
+    assert_eq!(applied(diff.clone(), Diff::default()), ports);
+    assert_eq!(applied(Diff::default(), Diff::default()), "nothing to do\n");
+    let mirror = Diff { remove: vec!["m".parse().unwrap()], ..Diff::default() };
+    assert_eq!(applied(diff, mirror), format!("{ports}mirrors:\n- m\nnot applied\n"));
 }
 
 fn runtime(arguments: &[&str], text: &str) -> crate::config::Runtime {

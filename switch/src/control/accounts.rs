@@ -132,6 +132,7 @@ impl Control {
             evidence,
             sightings,
             sessions: self.session_numbers(),
+            readers: self.reader_numbers(),
         }
     }
 
@@ -159,9 +160,10 @@ pub(super) async fn ledger(control: &Mutex<Control>, settle: Option<Duration>) -
     while settle.is_some() && Instant::now() < deadline {
         tokio::time::sleep(LOOK_EVERY).await;
         let now = control.lock().await.snapshot().await;
-        let at_rest = now.ports.iter().all(|port| ledger::in_flight(port) == 0);
+        let in_flight = now.ports.iter().any(|port| ledger::in_flight(port) > 0);
+        let at_rest = !in_flight && now.readers.iter().all(|reader| reader.under_way() == 0);
         alike = if at_rest && now == last { alike + 1 } else { 0 };
-        if now == last && !at_rest {
+        if now == last && in_flight {
             lost::book(control).await;
         }
         last = now;
@@ -187,10 +189,22 @@ pub(super) async fn ledger(control: &Mutex<Control>, settle: Option<Duration>) -
             left: 0,
             right: 0,
             holds: false,
-            note: Some("the switch did not come to rest in time; stop the traffic, or ask without --settle".to_owned()),
+            note: Some(restless(&end)),
         });
     }
     found
+}
+
+/// Why a switch did not come to rest.
+fn restless(last: &Snapshot) -> String {
+    match last.readers.iter().find(|reader| reader.under_way() > 0) {
+        Some(reader) => format!(
+            "the switch did not come to rest in time; {} frames wait for {}: stop the traffic, let it read or end it, or ask without --settle",
+            reader.under_way(),
+            reader.name
+        ),
+        None => "the switch did not come to rest in time; stop the traffic, or ask without --settle".to_owned(),
+    }
 }
 
 /// Every number with what flows counted; these are read without the lock, because it takes longer.

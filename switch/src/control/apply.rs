@@ -1,11 +1,23 @@
-//! Make the port table be what a file says: all or nothing.
+//! Make ports and mirrors be what a file says: all or nothing.
+//!
+//! ```text
+//! compare, judge  ─▶  mirrors that go or change stop  ─▶  ports let go, change, come  ─▶  new mirrors  ─▶  other ports go
+//! nothing is done      if a port takes their target           (what fails undoes all before it)
+//! ```
 
 use std::collections::BTreeMap;
 
-use super::attachment::{describe, same_netdev, wanted_netdev};
+use super::attachment::{same_netdev, wanted_netdev};
+use super::mirrors::Prepared;
 use super::{Control, ControlError, errors};
-use crate::api::schema::{Change, Diff};
+use crate::api::schema::{Applied, Change, Diff};
 use crate::port::{IfName, Origin, PortName, PortSpec};
+
+/// What a file asks for.
+pub(super) struct Wanted {
+    pub(super) ports: Vec<PortSpec>,
+    pub(super) mirrors: Vec<Prepared>,
+}
 
 /// What was done, to be undone in reverse.
 enum Done {
@@ -51,36 +63,48 @@ impl Control {
         Ok(diff)
     }
 
-    /// Applies `wanted`; when a step fails, what was done is undone and the error says which port it was.
-    pub(super) async fn apply(
-        &mut self,
-        wanted: &[PortSpec],
-        dry_run: bool,
-        prune: bool,
-    ) -> Result<Diff, ControlError> {
-        let mut diff = self.compare(wanted, prune)?;
+    /// Applies `wanted`; when a step fails, what was done is undone and the error says which port or mirror it was.
+    pub(super) async fn apply(&mut self, wanted: Wanted, dry_run: bool, prune: bool) -> Result<Applied, ControlError> {
+        let ports = self.compare(&wanted.ports, prune)?;
+        let mut diff = Applied { ports, mirrors: self.compare_mirrors(&wanted.mirrors, prune)? };
+        self.judge_mirrors(&wanted, &diff).await?;
         if dry_run {
             return Ok(diff);
         }
-        let mut done = Vec::new();
+        let (mut done, mirrors) = (Vec::new(), self.mirrors.clone());
         // Saved once: a file of all ports after each of them would cost the square of their number.
-        let outcome = match self.carry_out(&diff, wanted, &mut done).await {
+        let outcome = match self.carry_out(&diff, &wanted, &mut done).await {
             Ok(()) => self.save(),
             Err(error) => Err(error),
         };
         if let Err(error) = outcome {
+            // No copy goes to a netdev that is to be a port again.
+            self.mirrors = mirrors;
+            self.tend_mirrors_again().await;
             self.undo(done).await;
+            self.tend_mirrors_again().await;
             self.save()?;
             return Err(error);
         }
-        diff.applied = true;
+        diff.ports.applied = true;
+        diff.mirrors.applied = true;
         Ok(diff)
     }
 
-    async fn carry_out(&mut self, diff: &Diff, wanted: &[PortSpec], done: &mut Vec<Done>) -> Result<(), ControlError> {
-        let find = |name: &PortName| wanted.iter().find(|spec| spec.name == *name).cloned();
-        let claimed: Vec<&IfName> = wanted.iter().filter_map(wanted_netdev).collect();
-        // A netdev must be let go before another port can have it; everything else goes last, when nothing can fail.
+    async fn carry_out(&mut self, diff: &Applied, wanted: &Wanted, done: &mut Vec<Done>) -> Result<(), ControlError> {
+        let find = |name: &PortName| wanted.ports.iter().find(|spec| spec.name == *name).cloned();
+        let new_mirrors = || wanted.mirrors.iter().filter(|mirror| diff.mirrors.makes(&mirror.spec.name));
+        let targets = new_mirrors().map(|mirror| &mirror.spec.to);
+        let netdevs: Vec<&IfName> = wanted.ports.iter().filter_map(wanted_netdev).collect();
+        let changed = diff.mirrors.change.iter().map(|change| &change.name);
+        let old: Vec<_> =
+            diff.mirrors.remove.iter().chain(changed).filter_map(|name| self.mirrors.remove(name)).collect();
+        if old.iter().any(|mirror| netdevs.contains(&&mirror.spec.to)) {
+            self.tend_mirrors().await?;
+        }
+        let claimed: Vec<&IfName> = netdevs.into_iter().chain(targets).collect();
+        let diff = &diff.ports;
+        // A netdev must be let go before another port or a mirror can have it; everything else goes last, when nothing can fail.
         let (first, last): (Vec<&PortName>, Vec<&PortName>) = diff.remove.iter().partition(|name| {
             self.ports
                 .get(name)
@@ -93,17 +117,25 @@ impl Control {
         // Ports may change netdevs among themselves: all let go before any takes hold.
         let changed: Vec<PortSpec> = diff.change.iter().filter_map(|change| find(&change.name)).collect();
         for spec in &changed {
-            self.let_go_noting(spec, done).await.map_err(|error| named(&spec.name, &error))?;
+            self.let_go_noting(spec, done).await.map_err(|error| named("port", &spec.name, &error))?;
         }
         for spec in changed {
             let name = spec.name.clone();
-            self.change(spec).await.map_err(|error| named(&name, &error))?;
+            self.change(spec).await.map_err(|error| named("port", &name, &error))?;
         }
         for name in &diff.add {
             if let Some(spec) = find(name) {
-                self.add(spec, true).await.map_err(|error| named(name, &error))?;
+                self.add(spec, true).await.map_err(|error| named("port", name, &error))?;
                 done.push(Done::Added(name.clone()));
             }
+        }
+        // What was made just now is judged as well.
+        for mirror in new_mirrors() {
+            self.refuse_target(&mirror.spec, &self.ahead(&[], &diff.remove)).await?;
+            self.put_mirror(mirror.clone())?;
+        }
+        if !old.is_empty() || new_mirrors().next().is_some() {
+            self.tend_mirrors().await?;
         }
         for name in last {
             self.remove_noting(name, done).await?;
@@ -114,7 +146,7 @@ impl Control {
     async fn remove_noting(&mut self, name: &PortName, done: &mut Vec<Done>) -> Result<(), ControlError> {
         let spec = self.port_named(name)?.spec.clone();
         done.push(Done::Removed(Box::new(spec)));
-        self.remove(name).await.map_err(|error| named(name, &error))
+        self.remove(name).await.map_err(|error| named("port", name, &error))
     }
 
     /// Notes what a port was, and detaches it if its netdev is to change: from then on it is the new one, absent.
@@ -185,8 +217,9 @@ fn is_retried(spec: &PortSpec) -> bool {
     wanted_netdev(spec).is_none()
 }
 
-fn named(name: &PortName, error: &ControlError) -> ControlError {
-    let text = describe(name, error);
+/// The error with what it was about: a port or a mirror.
+pub(super) fn named(what: &str, name: &PortName, error: &ControlError) -> ControlError {
+    let text = format!("{what} '{name}': {error}");
     match error {
         ControlError::NotFound(_) => ControlError::NotFound(text),
         ControlError::Exists(_) => ControlError::Exists(text),

@@ -124,9 +124,7 @@ impl Control {
     pub(super) fn refuse_taken_netdev(&self, spec: &PortSpec) -> Result<(), ControlError> {
         let Some(wanted) = wanted_netdev(spec) else { return Ok(()) };
         if let Some(mirror) = self.mirror_to(wanted) {
-            return Err(ControlError::Exists(format!(
-                "'{wanted}' gets the copies of mirror '{mirror}' and cannot be a port; remove the mirror first"
-            )));
+            return Err(super::targets::taken(wanted, mirror));
         }
         let holder = self.ports.iter().find(|(_, port)| {
             let attached = port.attachment.as_ref().map(|attachment| &attachment.attached.ifname);
@@ -376,9 +374,4 @@ pub(super) fn shown_netdev(port: &Port) -> String {
 /// Whether two specs differ only in what can be changed while traffic flows.
 pub(super) fn same_netdev(old: &PortSpec, new: &PortSpec) -> bool {
     old.attachment == new.attachment && old.mtu == new.mtu && old.role == new.role
-}
-
-/// Names the port in a message of the reload.
-pub(super) fn describe(name: &PortName, error: &ControlError) -> String {
-    format!("port '{name}': {error}")
 }

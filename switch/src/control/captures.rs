@@ -17,6 +17,7 @@ use switch_common::{DropReason, PortId};
 use tokio::sync::oneshot;
 
 use super::{Control, ControlError, errors};
+use crate::capture::account::Account;
 use crate::capture::audit::{Audit, Peer};
 use crate::capture::hub::Hub;
 use crate::capture::reel::Reeling;
@@ -38,13 +39,28 @@ const KERNEL_REASONS: u32 = 256;
 /// A session as control knows it.
 pub(super) struct Session {
     pub(super) running: Running,
-    bit: u8,
+    pub(super) bit: u8,
     rule: Rule,
     ports: Vec<PortId>,
+    /// What became of what was found for it.
+    pub(super) account: Arc<Account>,
     /// Frames that its ports had received when it began.
     received: BTreeMap<PortId, u64>,
     /// Tells who attends to it that it is to end.
     pub(super) stop: Option<oneshot::Sender<EndReason>>,
+}
+
+/// The recorder as control knows it.
+pub(super) struct Recorder {
+    rule: Rule,
+    /// What became of what was found for it.
+    pub(super) account: Arc<Account>,
+}
+
+impl Recorder {
+    pub(super) fn bit(&self) -> u8 {
+        self.rule.bit
+    }
 }
 
 /// What control keeps of captures.
@@ -53,8 +69,8 @@ pub(super) struct Captures {
     audit: Audit,
     pub(super) sessions: BTreeMap<u64, Session>,
     last: u64,
-    /// The recorder's rule, when it is on.
-    recorder: Option<Rule>,
+    /// The recorder, when it is on.
+    pub(super) recorder: Option<Recorder>,
     /// Held by those who attend to sessions.
     pub(super) attended: Arc<()>,
 }
@@ -125,9 +141,12 @@ impl Control {
         let duration = request.duration();
         let running = Running { session, began, uid: peer.uid, pid: peer.pid, request };
         // What the loop counted for a bit before is nobody's.
-        self.captures.hub.loop_counts(bit);
+        self.captures.hub.reset_loop_counts(bit);
+        let account = feed.account();
         let received = self.received(&ports);
-        self.captures.sessions.insert(session, Session { running, bit, rule, ports, received, stop: Some(stop) });
+        self.captures
+            .sessions
+            .insert(session, Session { running, bit, rule, ports, account, received, stop: Some(stop) });
         let shown = match self.show_rules().await {
             Ok(()) => self.watch(bit, Some(wish)),
             Err(error) => Err(error),
@@ -151,9 +170,11 @@ impl Control {
         };
         let reeling =
             Reeling { bit, bytes_per_port: set.bytes_per_port, age_max: set.age_max, keep: Keep::Bytes(set.snaplen) };
-        self.captures.hub.record(reeling).map_err(|ended| ControlError::Failed(ended.to_string()))?;
-        self.captures.recorder =
-            Some(Rule { bit, ports: None, wanted: Wanted::All, filter: None, bytes_max: set.snaplen });
+        let recorded = self.captures.hub.record(reeling).await;
+        let account = recorded.map_err(|ended| ControlError::Failed(ended.to_string()))?;
+        self.captures.hub.reset_loop_counts(bit);
+        let rule = Rule { bit, ports: None, wanted: Wanted::All, filter: None, bytes_max: set.snaplen };
+        self.captures.recorder = Some(Recorder { rule, account });
         self.show_rules().await?;
         let bytes_max = u32::try_from(set.snaplen).unwrap_or(u32::MAX);
         self.watch(bit, Some(Wish { dropped: Ports::All, bytes_max, ..Wish::all(Kind::Capture) }))
@@ -243,7 +264,8 @@ impl Control {
     /// Tells the loop what it is to show from now on, and waits until it does.
     async fn show_rules(&self) -> Result<(), ControlError> {
         let sessions = self.captures.sessions.values().map(|session| &session.rule);
-        let rules: Vec<Rule> = sessions.chain(&self.captures.recorder).cloned().collect();
+        let rules: Vec<Rule> =
+            sessions.chain(self.captures.recorder.as_ref().map(|recorder| &recorder.rule)).cloned().collect();
         let spout = self.captures.hub.spout();
         let sieve = (!rules.is_empty()).then(|| Box::new(Sieve::new(rules, spout)));
         Ok(self.commands.ask(|done| Command::Sieve { sieve, done }).await?)

@@ -10,9 +10,10 @@ use switch_common::{DropReason, PortId};
 use tokio::sync::{Mutex, MutexGuard, broadcast};
 use tokio::task::JoinHandle;
 
+use super::apply::Wanted;
 use super::mirrors::Prepared;
 use super::{Control, ControlError, accounts, errors, lost};
-use crate::api::schema::{Diff, DropInfo, LedgerReport, MirrorInfo, PortInfo, StationInfo, Status};
+use crate::api::schema::{Applied, DropInfo, Intent, LedgerReport, MirrorInfo, PortInfo, StationInfo, Status};
 use crate::api::{self, Witnessed};
 use crate::capture::audit::Peer;
 use crate::capture::session::Feed;
@@ -30,7 +31,7 @@ use crate::metrics::Sample;
 use crate::metrics::process::Process;
 use crate::mirror::MirrorSpec;
 use crate::names::{Holder, Subject};
-use crate::observer::{Busiest, Observer, Wanted};
+use crate::observer::{self, Busiest, Observer};
 use crate::port::monitor::LinkEvent;
 use crate::port::spec::{Mac, PortName, PortSpec};
 
@@ -109,6 +110,12 @@ impl Handle {
         self.control.lock().await.look_at_all().await;
     }
 
+    /// Makes the mirrors of the file, at the start.
+    pub async fn begin_mirrors(&self, specs: Vec<MirrorSpec>) -> Result<(), ControlError> {
+        let wanted = prepare(specs).await?;
+        self.control.lock().await.begin_mirrors(wanted).await
+    }
+
     /// Ends: see [`Control::stop`].
     pub async fn stop(&self, keep: bool) -> Result<(), ControlError> {
         self.control.lock().await.stop(keep).await
@@ -149,14 +156,15 @@ impl api::Control for Handle {
         .await
     }
 
-    async fn apply(&self, ports: Vec<PortSpec>, dry_run: bool, prune: bool) -> Result<Diff, ControlError> {
+    async fn apply(&self, intent: Intent, dry_run: bool, prune: bool) -> Result<Applied, ControlError> {
+        let wanted = Wanted { ports: intent.ports, mirrors: prepare(intent.mirrors).await? };
         if !dry_run {
             self.keep_drops().await;
         }
         let control = Arc::clone(&self.control);
         finish(tokio::spawn(async move {
             let mut control = control.lock().await;
-            let applied = control.apply(&ports, dry_run, prune).await;
+            let applied = control.apply(wanted, dry_run, prune).await;
             control.tend_mirrors_quietly().await;
             flows_ended(control, applied).await
         }))
@@ -177,15 +185,6 @@ impl api::Control for Handle {
         let name = name.clone();
         let control = Arc::clone(&self.control);
         finish(tokio::spawn(async move { control.lock().await.remove_mirror(&name).await })).await
-    }
-
-    async fn apply_mirrors(&self, specs: Vec<MirrorSpec>, dry_run: bool, prune: bool) -> Result<Diff, ControlError> {
-        let mut wanted = Vec::with_capacity(specs.len());
-        for spec in specs {
-            wanted.push(Prepared::of(spec).await?);
-        }
-        let control = Arc::clone(&self.control);
-        finish(tokio::spawn(async move { control.lock().await.apply_mirrors(wanted, dry_run, prune).await })).await
     }
 
     async fn export(&self) -> config::File {
@@ -313,7 +312,7 @@ impl api::Control for Handle {
         }
     }
 
-    async fn busiest(&self, wanted: Wanted) -> Busiest {
+    async fn busiest(&self, wanted: observer::Wanted) -> Busiest {
         self.observer.busiest(wanted).await
     }
 
@@ -407,6 +406,15 @@ async fn flows_ended<T>(
 #[expect(clippy::needless_pass_by_value, reason = "what `map_err` hands over")]
 fn failed(error: HistoryError) -> ControlError {
     ControlError::Failed(error.to_string())
+}
+
+/// Checks what is asked for, one after the other; compiling a filter may take its time.
+async fn prepare(specs: Vec<MirrorSpec>) -> Result<Vec<Prepared>, ControlError> {
+    let mut prepared = Vec::with_capacity(specs.len());
+    for spec in specs {
+        prepared.push(Prepared::of(spec).await?);
+    }
+    Ok(prepared)
 }
 
 /// Waits for a change that goes on to its end even if the asker has gone: one that is dropped half way would leave a

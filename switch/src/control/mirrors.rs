@@ -6,25 +6,22 @@
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 
-use switch_common::SessionCounts;
-
-use super::{Control, ControlError, errors};
+use super::{Control, ControlError};
 use crate::api::schema::{Change, Diff, MirrorInfo, MirrorState};
 use crate::dataplane::commands::Command;
 use crate::filter::Program;
-use crate::ledger::SessionNumbers;
 use crate::metrics::sample::MirrorSample;
-use crate::mirror::{Around, MirrorSpec, refuse};
+use crate::mirror::MirrorSpec;
 use crate::port::spec::{IfName, Origin, PortName};
-use crate::reflex::{Hook, Kind, Ports, Reflex, Wish};
+use crate::reflex::{Kind, Ports, Wish};
 use crate::state::SavedMirror;
 
 /// A mirror.
-#[derive(Debug)]
+#[derive(Clone, Debug)]
 pub(super) struct Mirror {
-    spec: MirrorSpec,
+    pub(super) spec: MirrorSpec,
     /// The session's bit.
-    bit: u8,
+    pub(super) bit: u8,
     filter: Option<Arc<Program>>,
     /// The target's interface index; 0: there is none.
     target: u32,
@@ -35,7 +32,7 @@ pub(super) struct Mirror {
 /// A mirror that was asked for, its filter compiled: what may take time is done without the lock.
 #[derive(Clone, Debug)]
 pub(super) struct Prepared {
-    spec: MirrorSpec,
+    pub(super) spec: MirrorSpec,
     filter: Option<Arc<Program>>,
 }
 
@@ -64,7 +61,7 @@ impl Control {
         for source in mirror.spec.sources().keys() {
             self.port_named(source)?;
         }
-        self.judge_target(&mirror.spec).await?;
+        self.judge_target(&mirror.spec, &self.ahead(&[], &[])).await?;
         self.put_mirror(mirror)?;
         if let Err(error) = self.tend_mirrors().await.and_then(|()| self.save()) {
             self.mirrors.remove(&name);
@@ -85,7 +82,8 @@ impl Control {
         self.save()
     }
 
-    fn put_mirror(&mut self, mirror: Prepared) -> Result<(), ControlError> {
+    /// Gives a mirror a bit; [`Self::tend_mirrors`] starts it.
+    pub(super) fn put_mirror(&mut self, mirror: Prepared) -> Result<(), ControlError> {
         let taken: BTreeSet<u8> = self.mirrors.values().map(|mirror| mirror.bit).collect();
         let free = self.reflex.free_session(Kind::Mirror { target: 0 });
         let bit = free
@@ -99,15 +97,13 @@ impl Control {
         Ok(())
     }
 
-    /// What would change to make the mirrors of the file (`prune`: all) be these; does it unless `dry_run`.
-    pub(super) async fn apply_mirrors(
-        &mut self,
-        wanted: Vec<Prepared>,
-        dry_run: bool,
-        prune: bool,
-    ) -> Result<Diff, ControlError> {
+    /// What would change to make the mirrors of the file (`prune`: all) be these.
+    ///
+    /// # Errors
+    /// A wanted name belongs to a mirror that a command made.
+    pub(super) fn compare_mirrors(&self, wanted: &[Prepared], prune: bool) -> Result<Diff, ControlError> {
         let mut diff = Diff::default();
-        for Prepared { spec, .. } in &wanted {
+        for Prepared { spec, .. } in wanted {
             match self.mirrors.get(&spec.name) {
                 None => diff.add.push(spec.name.clone()),
                 Some(mirror) if mirror.spec.origin == Origin::Command && !prune => {
@@ -129,9 +125,12 @@ impl Control {
             .filter(|mirror| (prune || mirror.spec.origin == Origin::File) && !is_wanted(&mirror.spec.name))
             .map(|mirror| mirror.spec.name.clone())
             .collect();
-        if dry_run {
-            return Ok(diff);
-        }
+        Ok(diff)
+    }
+
+    /// Makes the mirrors of the file be these, at the start: one whose target cannot be had is there, and waits for another.
+    pub(super) async fn begin_mirrors(&mut self, wanted: Vec<Prepared>) -> Result<(), ControlError> {
+        let diff = self.compare_mirrors(&wanted, false)?;
         for name in diff.remove.iter().chain(diff.change.iter().map(|change| &change.name)) {
             self.mirrors.remove(name);
         }
@@ -141,9 +140,7 @@ impl Control {
             }
         }
         self.tend_mirrors().await?;
-        self.save()?;
-        diff.applied = true;
-        Ok(diff)
+        self.save()
     }
 
     /// Takes over the mirrors of an earlier daemon, under the bits that the kernel half knows them by.
@@ -184,10 +181,17 @@ impl Control {
         }
     }
 
+    /// The same, to go back to what was before something failed, which is what is told.
+    pub(super) async fn tend_mirrors_again(&mut self) {
+        if let Err(error) = self.tend_mirrors().await {
+            tracing::error!(%error, "mirrors could not be put back as they were");
+        }
+    }
+
     async fn look_at_targets(&mut self) {
         let specs: Vec<MirrorSpec> = self.mirrors.values().map(|mirror| mirror.spec.clone()).collect();
         for spec in specs {
-            let judged = self.judge_target(&spec).await;
+            let judged = self.judge_target(&spec, &self.ahead(&[], &[])).await;
             let Some(mirror) = self.mirrors.get_mut(&spec.name) else { continue };
             let problem = judged.as_ref().err().map(ToString::to_string);
             if problem != mirror.problem {
@@ -196,32 +200,6 @@ impl Control {
             mirror.target = judged.unwrap_or(0);
             mirror.problem = problem;
         }
-    }
-
-    /// The target's interface index, unless it is none or must not be one.
-    async fn judge_target(&self, spec: &MirrorSpec) -> Result<u32, ControlError> {
-        let to = &spec.to;
-        let links = self.host.links().await?;
-        let Some(target) = links.iter().find(|link| link.name == to.as_str()) else {
-            return Err(ControlError::NotFound(format!("there is no netdev '{to}'; make it first (ip link add …)")));
-        };
-        if let Some((port, _)) =
-            self.ports.iter().find(|(_, port)| super::attachment::wanted_netdev(&port.spec) == Some(to))
-        {
-            return Err(ControlError::Invalid(format!(
-                "'{to}' is the netdev of port '{port}'; name one that is no port"
-            )));
-        }
-        let is_switched = |link: &crate::port::LinkFacts| {
-            link.ifindex == self.punt_ifindex || Reflex::is_switched(&link.name, link.ifindex).unwrap_or(false)
-        };
-        refuse(target, &Around { links: &links, is_switched: &is_switched }).map_err(ControlError::Invalid)?;
-        if spec.snaplen.is_some() && self.reflex.hook() != Hook::Tcx {
-            return Err(ControlError::Invalid(
-                "cutting a mirror's copies needs Linux 6.6; leave --snaplen out".to_owned(),
-            ));
-        }
-        Ok(target.ifindex)
     }
 
     /// Whether a netdev is given copies by a mirror.
@@ -298,17 +276,6 @@ impl Control {
         self.mirrors.values().filter_map(sample).collect()
     }
 
-    /// What the ledger is to know of sessions.
-    pub(super) fn session_numbers(&self) -> Vec<SessionNumbers> {
-        let numbers = |bit: u8| {
-            let mirror = self.mirrors.values().find(|mirror| mirror.bit == bit);
-            let name = mirror.map_or_else(|| format!("session {bit}"), |mirror| format!("mirror {}", mirror.spec.name));
-            let SessionCounts { matched, delivered, lost } = self.reflex.session_counts(bit).ok()?.kernel;
-            Some(SessionNumbers { name, matched, delivered, lost })
-        };
-        self.reflex.sessions().keys().filter_map(|bit| numbers(*bit)).collect()
-    }
-
     fn mirror_info(&self, name: &PortName) -> Result<MirrorInfo, ControlError> {
         let mirror = self
             .mirrors
@@ -339,28 +306,5 @@ impl Control {
             lost: counts.kernel.lost.into(),
             target_dropped_frames: counts.target_dropped.frames,
         })
-    }
-}
-
-impl Control {
-    /// Starts a session of another kind, a capture for one; its bit.
-    pub fn watch_session(&mut self, wish: Wish) -> Result<u8, ControlError> {
-        let bit = self.reflex.free_session(wish.kind).ok_or_else(|| {
-            ControlError::Invalid("64 captures and mirrors run, which is the most there can be; end one".to_owned())
-        })?;
-        let mut sessions = self.reflex.sessions().clone();
-        sessions.insert(bit, wish);
-        self.reflex.set_sessions(sessions).map_err(|error| match error {
-            crate::reflex::ReflexError::Filter { .. } => ControlError::Invalid(errors::chain(&error)),
-            error => error.into(),
-        })?;
-        Ok(bit)
-    }
-
-    /// Ends a session.
-    pub fn unwatch_session(&mut self, bit: u8) -> Result<(), ControlError> {
-        let mut sessions = self.reflex.sessions().clone();
-        sessions.remove(&bit);
-        Ok(self.reflex.set_sessions(sessions)?)
     }
 }

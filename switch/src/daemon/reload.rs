@@ -1,10 +1,11 @@
 //! SIGHUP: the file is read again; what is wrong with it is said, and the old configuration stays.
 
 use crate::api::Control as _;
+use crate::api::schema::{Applied, Intent};
 use crate::config::{Config, Runtime};
 use crate::control::Handle;
 
-/// Reads the file again and applies its ports.
+/// Reads the file again and applies its ports and mirrors.
 pub(super) async fn reload(runtime: &Runtime, handle: &Handle) {
     let Some(path) = &runtime.config_path else {
         tracing::warn!("SIGHUP: there is no configuration file to read again; start with -c FILE");
@@ -24,8 +25,8 @@ pub(super) async fn reload(runtime: &Runtime, handle: &Handle) {
             return;
         }
     };
-    match handle.apply(config.ports, false, false).await {
-        Ok(diff) => tracing::info!(
+    match handle.apply(Intent { ports: config.ports, mirrors: config.mirrors }, false, false).await {
+        Ok(Applied { ports: diff, .. }) => tracing::info!(
             added = diff.add.len(),
             changed = diff.change.len(),
             removed = diff.remove.len(),
@@ -33,10 +34,6 @@ pub(super) async fn reload(runtime: &Runtime, handle: &Handle) {
         ),
         Err(error) => {
             tracing::error!(%error, "the configuration could not be applied; the old one stays");
-            return;
         }
-    }
-    if let Err(error) = handle.apply_mirrors(config.mirrors, false, false).await {
-        tracing::error!(%error, "the configuration's mirrors could not be applied; the old ones stay");
     }
 }

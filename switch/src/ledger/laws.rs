@@ -1,10 +1,8 @@
 //! The laws, each as two sides and what the right one may be.
 
-use std::cmp::Ordering;
-
 use switch_common::{BrainPort, DropCell, DropReason, PortCounters, Tally};
 
-use super::{LawResult, PortNumbers, SessionNumbers, Snapshot};
+use super::{LawResult, PortNumbers, ReaderNumbers, SessionNumbers, Snapshot};
 
 /// One law applied to one port or to the switch, in one snapshot.
 #[derive(Clone, Debug)]
@@ -14,7 +12,7 @@ pub(super) struct Sides {
     left: u64,
     right: u64,
     bounds: Bounds,
-    note: fn(left: u64, right: u64) -> Option<String>,
+    note: Option<String>,
 }
 
 /// What the right side may be, at rest.
@@ -53,8 +51,8 @@ impl Sides {
     }
 
     fn result(&self, holds: bool) -> LawResult {
-        let Self { law, left, right, note, .. } = *self;
-        LawResult { law, what: self.what.clone(), left, right, holds, note: note(left, right) }
+        let Self { law, left, right, .. } = *self;
+        LawResult { law, what: self.what.clone(), left, right, holds, note: self.note.clone() }
     }
 }
 
@@ -64,20 +62,26 @@ pub(super) fn sides(snapshot: &Snapshot) -> Vec<Sides> {
     ports
         .flat_map(|port| of_port(port).into_iter().chain(of_flows(port)).chain(of_netdev(port)))
         .chain(snapshot.sessions.iter().flat_map(of_session))
+        .chain(snapshot.readers.iter().map(of_reader))
         .chain(of_switch(snapshot))
         .collect()
 }
 
 /// Two sides that must be equal, of a port.
 fn equal(law: &'static str, name: &str, what: &str, left: u64, right: u64) -> Sides {
-    Sides { law, what: format!("{name}: {what}"), left, right, bounds: Bounds::equal(left), note: |_, _| None }
+    Sides { law, what: format!("{name}: {what}"), left, right, bounds: Bounds::equal(left), note: None }
+}
+
+/// By how much a side is less than another one, in words.
+fn missing(left: u64, right: u64, words: &str) -> Option<String> {
+    (left > right).then(|| format!("{} {words}", left - right))
 }
 
 /// L7: what was produced may wait to be fetched.
 fn fetched(name: &str, what: &str, produced: u64, delivered_or_lost: u64) -> Sides {
     Sides {
         bounds: Bounds { at_once: false, ..Bounds::equal(produced) },
-        note: |left, right| (left > right).then(|| format!("{} not fetched yet", left - right)),
+        note: missing(produced, delivered_or_lost, "not fetched yet"),
         ..equal("L7", name, what, produced, delivered_or_lost)
     }
 }
@@ -95,7 +99,7 @@ fn of_port(port: &PortNumbers) -> [Sides; 5] {
         ),
         Sides {
             bounds: Bounds { at_once: false, ..Bounds::equal(*punted) },
-            note: |left, right| (left > right).then(|| format!("{} in flight", left - right)),
+            note: missing(*punted, settled_or_lost, "in flight"),
             ..equal("L1", name, "punted = settled + unobserved", *punted, settled_or_lost)
         },
         equal(
@@ -135,8 +139,6 @@ fn of_flows(port: &PortNumbers) -> Vec<Sides> {
         });
     let sum = |field: fn(&Tally) -> u64| field(&flows) + field(&overflow) + field(&unparsable);
     let law = |what, left, right| equal("L4", &port.name, what, left, right);
-    let lost: fn(u64, u64) -> Option<String> =
-        |left, right| (left > right).then(|| format!("{} refused", left - right));
     let extra = law(
         "extra wire frames that came in = of flows + overflow + unparsable",
         ingress.extra_frames,
@@ -156,7 +158,7 @@ fn of_flows(port: &PortNumbers) -> Vec<Sides> {
         // What a refused super-frame weighs on a wire is booked nowhere.
         Sides {
             bounds: if refused.frames == 0 { extra.bounds } else { Bounds { least: 0, ..extra.bounds } },
-            note: lost,
+            note: missing(extra.left, extra.right, "refused"),
             ..extra
         },
     ]
@@ -171,7 +173,7 @@ fn of_netdev(port: &PortNumbers) -> Vec<Sides> {
     let received = netdev.rx_frames;
     let ingress = Sides {
         bounds: Bounds { least: 0, most: received, at_once: true },
-        note: |left, right| (left > right).then(|| format!("{} ended before the reflex", left - right)),
+        note: missing(received, came_in, "ended before the reflex"),
         ..equal("L5", &port.name, "the netdev received = came in", received, came_in)
     };
     if netdev.peer_redirected {
@@ -181,11 +183,8 @@ fn of_netdev(port: &PortNumbers) -> Vec<Sides> {
     let least = if netdev.has_ring { 0 } else { went_out.frames };
     let egress = Sides {
         bounds: Bounds { least, most: went_out.wire_frames(), at_once: false },
-        note: |left, right| match left.cmp(&right) {
-            Ordering::Less => Some(format!("{} more after segmentation", right - left)),
-            Ordering::Equal => None,
-            Ordering::Greater => Some(format!("{} not transmitted yet", left - right)),
-        },
+        note: missing(went_out.frames, handed_on, "not transmitted yet")
+            .or_else(|| missing(handed_on, went_out.frames, "more after segmentation")),
         ..equal("L5", &port.name, "went out = the netdev transmitted or dropped", went_out.frames, handed_on)
     };
     vec![ingress, egress]
@@ -204,6 +203,19 @@ fn of_session(session: &SessionNumbers) -> [Sides; 3] {
             delivered.wire_frames() + lost.wire_frames(),
         ),
     ]
+}
+
+/// L6, from where a frame matched to where it was read. What is under way is nowhere yet.
+fn of_reader(reader: &ReaderNumbers) -> Sides {
+    let ReaderNumbers { name, matched, delivered, lost, passed_over } = reader;
+    let notes = [(*lost, "lost"), (*passed_over, "passed over"), (reader.under_way(), "under way")];
+    let notes: Vec<_> = notes.iter().filter_map(|(frames, words)| missing(*frames, 0, words)).collect();
+    let booked = delivered + lost + passed_over;
+    Sides {
+        bounds: Bounds { at_once: false, ..Bounds::equal(*matched) },
+        note: (!notes.is_empty()).then(|| notes.join(", ")),
+        ..equal("L6", name, "frames matched = delivered + lost + passed over", *matched, booked)
+    }
 }
 
 fn of_switch(snapshot: &Snapshot) -> [Sides; 6] {

@@ -36,6 +36,7 @@ fn quiet() -> Snapshot {
         evidence: EvidenceSums::default(),
         sightings: EvidenceSums::default(),
         sessions: Vec::new(),
+        readers: Vec::new(),
     }
 }
 
@@ -267,4 +268,63 @@ fn a_frame_that_is_in_no_flow_and_nowhere_else_breaks_l4() {
     let extra = ["L4 ann: extra wire frames that came in = of flows + overflow + unparsable"];
     assert_eq!(broken_by(|ann| ann.flows.as_mut().unwrap().extra_frames += 1), extra, "more than came in");
     assert_eq!(broken_by(|ann| ann.flows = None), [""; 0], "a switch without flows keeps no such books");
+}
+
+/// The quiet switch with a mirror, and a capture of whose 20 frames the reader has taken 12, 5 were lost and 3 passed over.
+fn looked_on() -> Snapshot {
+    let weighed = |frames| Tally { frames, bytes: 100 * frames, extra_frames: 2 * frames, extra_bytes: 0 };
+    let mirror =
+        SessionNumbers { name: "mirror m".to_owned(), matched: weighed(10), delivered: weighed(7), lost: weighed(3) };
+    let name = "capture 1".to_owned();
+    let capture = ReaderNumbers { name, matched: 20, delivered: 12, lost: 5, passed_over: 3 };
+    Snapshot { sessions: vec![mirror], readers: vec![capture], ..quiet() }
+}
+
+#[test]
+fn what_a_mirror_wanted_and_neither_got_nor_lost_breaks_l6() {
+    let broken_by = |spoil: fn(&mut SessionNumbers)| {
+        let mut snapshot = looked_on();
+        spoil(&mut snapshot.sessions[0]);
+        broken(&check_quiet(&snapshot))
+    };
+    assert_eq!(broken_by(|_| {}), [""; 0]);
+    assert_eq!(broken_by(|m| m.lost.bytes -= 1), ["L6 mirror m: bytes matched = delivered + lost"]);
+    assert_eq!(broken_by(|m| m.delivered.extra_frames -= 1), ["L6 mirror m: wire frames matched = delivered + lost"]);
+    assert_eq!(broken_by(|m| m.matched.frames += 1).len(), 2, "a frame is a wire frame as well");
+    assert_eq!(broken_by(|m| m.delivered.frames += 1).len(), 2, "nor may one be doubled");
+}
+
+#[test]
+fn what_was_found_for_a_capture_and_is_nowhere_breaks_l6() {
+    let broken_by = |spoil: fn(&mut ReaderNumbers)| {
+        let mut snapshot = looked_on();
+        spoil(&mut snapshot.readers[0]);
+        broken(&check_quiet(&snapshot))
+    };
+    let law = ["L6 capture 1: frames matched = delivered + lost + passed over"];
+    assert_eq!(broken_by(|_| {}), [""; 0]);
+    assert_eq!(note(&looked_on(), "capture 1").unwrap(), "5 lost, 3 passed over");
+    assert_eq!(broken_by(|capture| capture.matched += 1), law);
+    assert_eq!(broken_by(|capture| capture.lost -= 1), law);
+    assert_eq!(broken_by(|capture| capture.delivered += 1), law, "nor may one be doubled");
+    assert_eq!(broken_by(|capture| capture.passed_over = 0), law);
+}
+
+#[test]
+fn what_is_under_way_to_the_reader_of_a_capture_is_no_fault_under_traffic() {
+    let at = |matched, delivered| {
+        let mut snapshot = looked_on();
+        let capture = &mut snapshot.readers[0];
+        (capture.matched, capture.delivered) = (matched, delivered);
+        snapshot
+    };
+    let waiting = at(500, 12);
+    assert_eq!(waiting.readers[0].under_way(), 480);
+    assert_eq!(note(&waiting, "capture 1").unwrap(), "5 lost, 3 passed over, 480 under way");
+    assert_eq!(broken(&check_quiet(&waiting)).len(), 1, "at rest nothing is under way");
+    // The reader takes nothing for a while.
+    assert_eq!(broken(&check_moving(&at(400, 12), &waiting, &at(600, 12))), [""; 0]);
+    // It may have taken what was found after the first look, and nothing that was not found by the last one.
+    assert_eq!(broken(&check_moving(&at(400, 12), &at(500, 590), &at(600, 592))), [""; 0]);
+    assert_eq!(broken(&check_moving(&at(400, 12), &at(500, 593), &at(600, 593))).len(), 1);
 }

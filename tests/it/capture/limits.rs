@@ -21,9 +21,10 @@ fn running(daemon: &Daemon) -> Result<usize> {
 }
 
 /// A capture that nobody reads more of than its beginning.
-fn begin(daemon: &Daemon) -> Result<UnixStream> {
+pub(super) fn begin(daemon: &Daemon, request: &str) -> Result<UnixStream> {
     let mut stream = UnixStream::connect(daemon.socket())?;
-    stream.write_all(b"POST /v1/captures HTTP/1.1\r\nhost: weft\r\ncontent-length: 2\r\n\r\n{}")?;
+    let length = request.len();
+    write!(stream, "POST /v1/captures HTTP/1.1\r\nhost: weft\r\ncontent-length: {length}\r\n\r\n{request}")?;
     let mut head = [0; 15];
     stream.read_exact(&mut head)?;
     ensure!(head.starts_with(b"HTTP/1.1 200 OK"), "{}", String::from_utf8_lossy(&head));
@@ -114,7 +115,7 @@ fn there_are_64_captures_and_no_more_and_who_goes_makes_room() {
     Arena::run(&[Need::Bpf], |arena| {
         let daemon = Daemon::start(arena, Mode::Kernel)?;
         let (a, b, _c) = three(&daemon)?;
-        let mut readers = (0..64).map(|_| begin(&daemon)).collect::<Result<Vec<_>>>()?;
+        let mut readers = (0..64).map(|_| begin(&daemon, "{}")).collect::<Result<Vec<_>>>()?;
         ensure!(running(&daemon)? == 64);
         let refused = daemon.cli().refused_of(&["capture", "-w", "/run/x"])?;
         ensure!(refused.code == 1 && refused.message.contains("which is the most there can be"), "{refused:?}");

@@ -2,6 +2,7 @@
 
 mod content;
 mod drops;
+mod ledger;
 mod limits;
 mod recorder;
 mod tools;

@@ -49,7 +49,7 @@ async fn what_is_asked_of_conversations_reaches_the_observer() {
 async fn ports_and_drops_are_told_in_numbers_with_the_daemons_time() {
     let daemon = Daemon::start(Limits::default());
     let client = daemon.client();
-    client.post_only("/v1/apply", &[web1()]).await.unwrap();
+    client.post_only("/v1/apply", &intent(vec![web1()])).await.unwrap();
     daemon.fake.world().drops = vec![dropped(3)];
     let ports: Top<TopPort> = client.get("/v1/top/ports").await.unwrap();
     assert_eq!((ports.rows[0].name.as_str(), ports.rows[0].in_frames, ports.rows[0].drops), ("web1", 12, 5));
