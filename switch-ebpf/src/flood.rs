@@ -2,6 +2,9 @@
 //!
 //! Each port's copy is booked as one that the brain injected. The list of ports is the brain's, too, and does not change while a
 //! frame is written: whoever writes the frame has written the list.
+//!
+//! Before Linux 6.7 the verifier walks a callback of `bpf_loop` once, with what it knows before the first turn, and takes out what it
+//! never comes to. So what a later turn has otherwise must not be known to it then: [`forget`].
 
 use core::ffi::c_void;
 
@@ -13,7 +16,7 @@ use switch_common::{DropReason, PORT_SLOTS, PUNT_ID_MASK, Way};
 use crate::booking::drop_frame;
 use crate::field::Field;
 use crate::maps::{BRAIN, COUNTERS, PORTS};
-use crate::packet::Skb;
+use crate::packet::{Skb, forget};
 use crate::weight::Weight;
 
 /// Where the tag that tells the ingress port has its content, while the one before it lies beside the bytes.
@@ -39,7 +42,7 @@ pub(crate) fn copy_to_all(skb: Skb) -> i32 {
     let mut is_bare = unsafe { bpf_skb_vlan_pop(skb.0) } == 0;
     // SAFETY: as above.
     is_bare = is_bare && unsafe { bpf_skb_vlan_pop(skb.0) } == 0;
-    let mut flood = Flood { skb, weight: Weight::of(skb, true), ingress, is_bare, waiting: 0 };
+    let mut flood = Flood { skb, weight: Weight::of(skb, true), ingress, is_bare, waiting: forget(0) as u32 };
     let (step, about) = (copy_to_one as *const (), &raw mut flood);
     // SAFETY: `step` takes what is given here, and `flood` outlives the call.
     unsafe { bpf_loop(listed(0), step.cast_mut().cast(), about.cast(), 0) };
