@@ -35,9 +35,10 @@ const GUEST_MODULES: &[&str] = &["virtio_mmio", "virtio_net"];
 /// The folder of that guest's kernel.
 pub const GUEST_KERNEL: &str = "guest-kernel";
 
-/// What the tests call by name; everything else is busybox's.
+/// What the tests call by name; everything else is busybox's. With tcpdump comes libpcap, which compiles our filters.
 const TOOLS: &[&str] = &[
-    "bridge", "curl", "ethtool", "ip", "iperf3", "mount", "nsenter", "ping", "ss", "sysctl", "tc", "umount", "unshare",
+    "bridge", "curl", "ethtool", "ip", "iperf3", "mount", "nsenter", "ping", "ss", "sysctl", "tc", "tcpdump", "umount",
+    "unshare",
 ];
 
 /// Where in the guest the programs under test are.

@@ -7,7 +7,7 @@ use switch_common::Tally;
 
 use super::bench::{Bench, id, mac};
 use super::books::plain;
-use super::lab::enter;
+use super::lab::{enter, patience};
 use super::packets::{UDP, V4, V6, between, from_1, ipv4, ipv6, small, udp};
 use super::tap::Tap;
 
@@ -150,7 +150,7 @@ fn two_processors_that_meet_in_a_flow_lose_nothing_and_open_it_once() {
     bench.balance();
 }
 
-/// What reading so many flows may take.
+/// What reading so many flows may take on an ordinary machine.
 const READ_WITHIN: Duration = Duration::from_millis(100);
 
 #[test]
@@ -179,6 +179,6 @@ fn a_hundred_thousand_flows_are_read_in_100_milliseconds() {
     }
     let (worked, elapsed) = best;
     eprintln!("100,000 flows are read in {worked:?} of processor time, {elapsed:?} by the clock");
-    assert!(worked <= READ_WITHIN, "{worked:?}");
+    assert!(worked <= READ_WITHIN * patience(), "{worked:?}");
     bench.balance();
 }
