@@ -64,7 +64,11 @@ fn a_file_with_a_good_port_and_a_mirror_that_is_refused_leaves_no_trace() {
             (mirror("n", "new", "lo"), 1, "mirror 'n': 'lo' does not carry Ethernet"),
             (mirror("n", "new", "weft0"), 1, "mirror 'n': 'weft0' belongs to a switch itself"),
             (mirror("n", "nobody", "next"), 4, "mirror 'n': there will be no port 'nobody'"),
-            ([mirror("n", "new", "next"), "filter = \"tcp[\"\n".to_owned()].concat(), 1, "mirror 'n': its filter"),
+            (
+                [mirror("n", "new", "next"), "filter = \"tcp[\"\n".to_owned()].concat(),
+                1,
+                "can't parse filter expression",
+            ),
             (port("look"), 5, "port 'look': 'look' gets the copies of mirror 'm'"),
             // Found out when the other ports are made: one that cannot be had.
             (
@@ -90,6 +94,7 @@ fn a_file_with_a_good_port_and_a_mirror_that_is_refused_leaves_no_trace() {
         // The mirror that was there went on all the time.
         a.send(&Builder::new(frames::station(1), frames::station(2)).number(7).build())?;
         look.receive_until(wait::SOON, |frame| frames::number_of(frame) == Some(7))?;
+        let before = state(&daemon)?;
         // The control: the same with a target that may be one.
         fs::write(NEXT, [kept.as_str(), &port("new"), made, &mirror("n", "new", "next")].concat())?;
         let said = daemon.cli().run(&format!("apply {NEXT} --dry-run"))?;
