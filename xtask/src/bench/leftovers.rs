@@ -8,7 +8,7 @@ use std::sync::LazyLock;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
-use anyhow::{Context, Result, bail};
+use anyhow::{Context, Result, bail, ensure};
 use rustix::process::{Pid, Signal, kill_process, test_kill_process};
 use signal_hook::consts::{SIGHUP, SIGINT, SIGTERM};
 
@@ -31,7 +31,8 @@ pub fn listen() -> Result<()> {
 /// # Errors
 /// The bench was asked to end.
 pub fn go_on() -> Result<()> {
-    if ASKED.load(Ordering::Relaxed) { bail!("interrupted; what was measured is not written down") } else { Ok(()) }
+    ensure!(!ASKED.load(Ordering::Relaxed), "interrupted; what was measured is not written down");
+    Ok(())
 }
 
 /// Takes away what benches that were killed have left.

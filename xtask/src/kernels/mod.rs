@@ -8,6 +8,7 @@
 //!
 //! Nothing is installed and nobody needs to be root: the guest is. It is an emulated machine, an order of magnitude
 //! slower than this one, so the tests wait longer (`WEFT_TESTS_PATIENCE`) and only those run that a kernel can make fail.
+//! Several kernels run at once, each in its machine.
 
 mod initramfs;
 mod machine;
@@ -18,14 +19,16 @@ use std::collections::BTreeMap;
 use std::ffi::OsString;
 use std::path::PathBuf;
 use std::process::Stdio;
+use std::thread;
 use std::time::Instant;
 
-use anyhow::{Context, Result, ensure};
+use anyhow::{Context, Result, bail, ensure};
 use serde_json::Value;
 
 use crate::workspace::{self, Profile};
 use crate::{setup, shell};
 use initramfs::Program;
+use package::Kernel;
 use results::Results;
 
 /// The series that Weft is promised to run on besides this machine's.
@@ -62,7 +65,7 @@ const LINUX_GUESTS: (u32, u32) = (6, 12);
 /// The test that says how many instructions the verifier went through.
 const VERIFIER: &str = "the_verifier_takes";
 /// How much longer than usual a test waits.
-const PATIENCE: u32 = 6;
+const PATIENCE: u32 = 10;
 /// Tests at once, on two processors: some wait most of their time.
 const THREADS: u32 = 3;
 
@@ -88,34 +91,53 @@ pub fn run(series: &[String], filter: Option<&str>, args: &[OsString], variables
         Program { name: "it", path: take("it")? },
         Program { name: "reflex", path: take("weft")? },
     ];
-    let mut faults = Vec::new();
-    for series in series {
-        let start = Instant::now();
-        let outcome = one(series, &programs, filter, args);
-        eprintln!("kernels: {series}: {:.0} s", start.elapsed().as_secs_f64());
-        if let Err(error) = outcome {
-            faults.push(format!("{series}: {error:#}"));
-        }
-    }
+    // One after the other, for apt serves one at a time; then all machines at once, each of which waits much of its time.
+    let boots = series.iter().map(|series| prepare(series, &programs, filter, args)).collect::<Result<Vec<_>>>()?;
+    let faults: Vec<String> = thread::scope(|scope| {
+        let several = boots.len() > 1;
+        let boots: Vec<_> = boots.iter().map(|boot| scope.spawn(move || boot.run(several, filter.is_none()))).collect();
+        let outcomes = boots.into_iter().zip(series).filter_map(|(boot, series)| {
+            let outcome = boot.join().unwrap_or_else(|_| bail!("who watched it panicked"));
+            outcome.err().map(|error| format!("{series}: {error:#}"))
+        });
+        outcomes.collect()
+    });
     ensure!(faults.is_empty(), "{}", faults.join("\n"));
     Ok(())
 }
 
-fn one(series: &str, programs: &[Program], filter: Option<&str>, args: &[OsString]) -> Result<()> {
+/// A machine that is ready to boot.
+struct Boot<'a> {
+    series: &'a str,
+    kernel: Kernel,
+    initrd: PathBuf,
+}
+
+fn prepare<'a>(series: &'a str, programs: &[Program], filter: Option<&str>, args: &[OsString]) -> Result<Boot<'a>> {
     let kernel = package::fetch(series)?;
     let initrd = workspace::target().join("kernels").join(series).join("initrd");
     let guests = at_least(series, LINUX_GUESTS);
     initramfs::pack(&kernel, programs, guests, &script(series, filter, args)?, &initrd)?;
-    eprintln!("kernels: booting {}", kernel.release);
-    let mut results = Results::default();
-    let booted = machine::boot(&kernel, &initrd, |line| {
-        if results.take(line) {
-            println(line);
-        }
-    });
-    println(&format!("kernels: {}\n{results}", kernel.release));
-    booted?;
-    results.judge("it", filter.is_none())
+    Ok(Boot { series, kernel, initrd })
+}
+
+impl Boot<'_> {
+    /// Runs its tests. `several`: each line says which machine's it is. `whole`: no part of the tests may be missing.
+    fn run(&self, several: bool, whole: bool) -> Result<()> {
+        let Self { series, kernel, initrd } = self;
+        let start = Instant::now();
+        eprintln!("kernels: booting {}", kernel.release);
+        let mut results = Results::default();
+        let booted = machine::boot(kernel, initrd, |line| {
+            if results.take(line) {
+                println(&if several { format!("{series}: {line}") } else { line.to_owned() });
+            }
+        });
+        println(&format!("kernels: {}\n{results}", kernel.release));
+        eprintln!("kernels: {series}: {:.0} s", start.elapsed().as_secs_f64());
+        booted?;
+        results.judge("it", whole)
+    }
 }
 
 #[expect(clippy::print_stdout, reason = "the results are what was asked for")]
