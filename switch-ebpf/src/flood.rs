@@ -3,8 +3,8 @@
 //! Each port's copy is booked as one that the brain injected. The list of ports is the brain's, too, and does not change while a
 //! frame is written: whoever writes the frame has written the list.
 //!
-//! Before Linux 6.7 the verifier walks a callback of `bpf_loop` once, with what it knows before the first turn, and takes out what it
-//! never comes to. So what a later turn has otherwise must not be known to it then: [`forget`].
+//! The verifier of Linux 6.1 walks a callback of `bpf_loop` once, with what it knows before the first turn, and takes out what it
+//! never comes to; that of 6.12 does not. So what a later turn has otherwise must not be known to it then: [`forget`].
 
 use core::ffi::c_void;
 
