@@ -110,14 +110,20 @@ fn a_jump_that_fails_does_what_was_decided() {
         verdict.action = VERDICT_DROP;
         verdict.reason = DropReason::Hairpin as u8;
     });
-    for empty in [WATCHERS_SERVE, WATCHERS_FILTER] {
-        set(&mut bench.reflex, [(0, mirror(&[1, 2], &[]))]);
-        bench.reflex.empty_place(empty);
+    let unfiltered = || mirror(&[1, 2], &[]);
+    let all = || filtered(unfiltered(), "len > 0");
+    // Without a filter nothing is jumped through: the first place serves.
+    for (wish, emptied, copies) in
+        [(all(), Some(WATCHERS_SERVE), 0), (unfiltered(), None, 2), (all(), Some(WATCHERS_FILTER), 0)]
+    {
+        set(&mut bench.reflex, [(0, wish)]);
+        emptied.into_iter().for_each(|place| bench.reflex.empty_place(place));
         bench.send(1, &frame(1, 2, &PLAIN, 46));
         bench.send(2, &frame(2, 1, &PLAIN, 46));
-        assert_eq!((bench.received(2).len(), bench.received(1).len(), seen(&mut look).len()), (1, 0, 0), "{empty}");
+        let got = (bench.received(2).len(), bench.received(1).len(), seen(&mut look).len());
+        assert_eq!(got, (1, 0, copies), "{emptied:?}");
     }
-    assert_eq!(bench.dropped(2, Way::Ingress, DropReason::Hairpin).0, 2);
+    assert_eq!(bench.dropped(2, Way::Ingress, DropReason::Hairpin).0, 3);
     bench.balance();
 }
 
