@@ -8,7 +8,7 @@
 //!
 //! Nothing is installed and nobody needs to be root: the guest is. It is an emulated machine, an order of magnitude
 //! slower than this one, so the tests wait longer (`WEFT_TESTS_PATIENCE`) and only those run that a kernel can make fail.
-//! Several kernels run at once, each in its machine.
+//! One kernel after the other: two machines at once take as long, for each uses both processors.
 
 mod initramfs;
 mod machine;
@@ -19,16 +19,14 @@ use std::collections::BTreeMap;
 use std::ffi::OsString;
 use std::path::PathBuf;
 use std::process::Stdio;
-use std::thread;
 use std::time::Instant;
 
-use anyhow::{Context, Result, bail, ensure};
+use anyhow::{Context, Result, ensure};
 use serde_json::Value;
 
 use crate::workspace::{self, Profile};
 use crate::{setup, shell};
 use initramfs::Program;
-use package::Kernel;
 use results::Results;
 
 /// The series that Weft is promised to run on besides this machine's.
@@ -91,53 +89,34 @@ pub fn run(series: &[String], filter: Option<&str>, args: &[OsString], variables
         Program { name: "it", path: take("it")? },
         Program { name: "reflex", path: take("weft")? },
     ];
-    // One after the other, for apt serves one at a time; then all machines at once, each of which waits much of its time.
-    let boots = series.iter().map(|series| prepare(series, &programs, filter, args)).collect::<Result<Vec<_>>>()?;
-    let faults: Vec<String> = thread::scope(|scope| {
-        let several = boots.len() > 1;
-        let boots: Vec<_> = boots.iter().map(|boot| scope.spawn(move || boot.run(several, filter.is_none()))).collect();
-        let outcomes = boots.into_iter().zip(series).filter_map(|(boot, series)| {
-            let outcome = boot.join().unwrap_or_else(|_| bail!("who watched it panicked"));
-            outcome.err().map(|error| format!("{series}: {error:#}"))
-        });
-        outcomes.collect()
-    });
+    let mut faults = Vec::new();
+    for series in series {
+        let start = Instant::now();
+        let outcome = one(series, &programs, filter, args);
+        eprintln!("kernels: {series}: {:.0} s", start.elapsed().as_secs_f64());
+        if let Err(error) = outcome {
+            faults.push(format!("{series}: {error:#}"));
+        }
+    }
     ensure!(faults.is_empty(), "{}", faults.join("\n"));
     Ok(())
 }
 
-/// A machine that is ready to boot.
-struct Boot<'a> {
-    series: &'a str,
-    kernel: Kernel,
-    initrd: PathBuf,
-}
-
-fn prepare<'a>(series: &'a str, programs: &[Program], filter: Option<&str>, args: &[OsString]) -> Result<Boot<'a>> {
+fn one(series: &str, programs: &[Program], filter: Option<&str>, args: &[OsString]) -> Result<()> {
     let kernel = package::fetch(series)?;
     let initrd = workspace::target().join("kernels").join(series).join("initrd");
     let guests = at_least(series, LINUX_GUESTS);
     initramfs::pack(&kernel, programs, guests, &script(series, filter, args)?, &initrd)?;
-    Ok(Boot { series, kernel, initrd })
-}
-
-impl Boot<'_> {
-    /// Runs its tests. `several`: each line says which machine's it is. `whole`: no part of the tests may be missing.
-    fn run(&self, several: bool, whole: bool) -> Result<()> {
-        let Self { series, kernel, initrd } = self;
-        let start = Instant::now();
-        eprintln!("kernels: booting {}", kernel.release);
-        let mut results = Results::default();
-        let booted = machine::boot(kernel, initrd, |line| {
-            if results.take(line) {
-                println(&if several { format!("{series}: {line}") } else { line.to_owned() });
-            }
-        });
-        println(&format!("kernels: {}\n{results}", kernel.release));
-        eprintln!("kernels: {series}: {:.0} s", start.elapsed().as_secs_f64());
-        booted?;
-        results.judge("it", whole)
-    }
+    eprintln!("kernels: booting {}", kernel.release);
+    let mut results = Results::default();
+    let booted = machine::boot(&kernel, &initrd, |line| {
+        if results.take(line) {
+            println(line);
+        }
+    });
+    println(&format!("kernels: {}\n{results}", kernel.release));
+    booted?;
+    results.judge("it", filter.is_none())
 }
 
 #[expect(clippy::print_stdout, reason = "the results are what was asked for")]
