@@ -53,12 +53,17 @@ pub fn sweep(weft: &Path) -> Result<()> {
         let prefix = lab::instance(bench.as_raw_nonzero().get().unsigned_abs(), "");
         for pins in fs::read_dir("/sys/fs/bpf/weft").into_iter().flatten().filter_map(Result::ok) {
             let instance = pins.file_name().to_string_lossy().into_owned();
-            if instance.starts_with(&prefix) {
+            if is_of(&instance, &prefix) {
                 shell::run(shell::command(weft).args(["--name", &instance, "down"]))?;
             }
         }
     }
     Ok(())
+}
+
+/// Whether an instance is one of the bench's whose instances begin so; a slot begins with a letter, another bench's number goes on.
+fn is_of(instance: &str, prefix: &str) -> bool {
+    instance.strip_prefix(prefix).is_some_and(|slot| slot.starts_with(|first: char| first.is_ascii_alphabetic()))
 }
 
 /// The bench whose namespace or folder this is.
@@ -94,7 +99,15 @@ fn inside(namespace: &str) -> Result<Vec<Pid>> {
 mod tests {
     use rustix::process::Pid;
 
-    use super::owner;
+    use super::{is_of, owner};
+
+    #[test]
+    fn an_instance_of_a_bench_with_a_longer_number_is_not_touched() {
+        assert!(is_of("wb4711a", "wb4711") && is_of("wb4711l0", "wb4711"));
+        for another in ["wb47110a", "wb4711", "wb471a", "weft0"] {
+            assert!(!is_of(another, "wb4711"), "{another}");
+        }
+    }
 
     #[test]
     fn a_name_tells_whose_it_is() {
