@@ -2,7 +2,7 @@
 
 use core::intrinsics::{AtomicOrdering, atomic_xadd};
 
-use aya_ebpf::bindings::TC_ACT_SHOT;
+use aya_ebpf::bindings::{__sk_buff, TC_ACT_SHOT};
 use switch_common::{DropCell, DropReason, PortDrops, REASON_SLOTS, Way};
 
 use crate::evidence;
@@ -29,17 +29,17 @@ pub(crate) fn drop_by_number(skb: Skb, id: u32, way: Way, reason: u8, bytes: u32
         Way::Ingress => 0,
         Way::Egress => REASON_SLOTS,
     };
-    book_drop(skb, id, first + (usize::from(reason) & (REASON_SLOTS - 1)), bytes);
+    booking_drop(skb.0, id, (first + (usize::from(reason) & (REASON_SLOTS - 1))) as u32, bytes);
     TC_ACT_SHOT
 }
 
-/// Books on a cell of a port: [`PortDrops`] is two arrays of [`REASON_SLOTS`] cells, one behind the other. A function of
-/// its own, out of the way of frames that pass.
+/// Books on a cell of a port: [`PortDrops`] is two arrays of [`REASON_SLOTS`] cells, one behind the other. A global function, out
+/// of the way of frames that pass.
+#[unsafe(no_mangle)]
 #[inline(never)]
-fn book_drop(skb: Skb, id: u32, place: usize, bytes: u32) {
-    let Some(drops) = DROPS.get_ptr_mut(id) else { return };
-    // The compiler knows of all callers that it is no more, and leaves a mask out; Linux 6.1 does not know.
-    let place = evidence::bounded(place as u32, 2 * REASON_SLOTS as u32 - 1) as usize;
+extern "C" fn booking_drop(skb: *mut __sk_buff, id: u32, place: u32, bytes: u32) -> u32 {
+    let Some(drops) = DROPS.get_ptr_mut(id) else { return 0 };
+    let place = evidence::bounded(place, 2 * REASON_SLOTS as u32 - 1) as usize;
     // SAFETY: below the number of cells.
     let cell = unsafe { drops.cast::<DropCell>().add(place) };
     // SAFETY: the cell lies in the element.
@@ -47,7 +47,8 @@ fn book_drop(skb: Skb, id: u32, place: usize, bytes: u32) {
     // SAFETY: as above.
     add_shared(unsafe { &raw mut (*cell).bytes }, u64::from(bytes));
     let (way, reason) = ((place / REASON_SLOTS) as u16, (place % REASON_SLOTS) as u32);
-    evidence::keep(skb, id, way, reason, place, bytes);
+    evidence::keep(Skb(skb), id, way, reason, place, bytes);
+    0
 }
 
 const _: () = assert!(REASON_SLOTS.is_power_of_two());

@@ -117,10 +117,11 @@ pub(crate) fn wanting_drops(id: u32) -> u64 {
     WATCH.get_ptr(id).map_or(0, |watch| unsafe { (*watch).dropped })
 }
 
-/// Notes whether one capture wants a frame that the kernel dropped for a reason.
+/// Notes whether one capture wants a frame that the kernel dropped for a reason. Global: walked once by the verifier.
+#[unsafe(no_mangle)]
 #[inline(never)]
-fn note_drop(bit: u32, reason: u32) {
-    let (Some(session), Some(scene)) = (SESSIONS.get_ptr(bit), SCENE.get_ptr_mut(SCENE_OF_DROPS)) else { return };
+extern "C" fn capture_note_drop(bit: u32, reason: u32) -> u32 {
+    let (Some(session), Some(scene)) = (SESSIONS.get_ptr(bit), SCENE.get_ptr_mut(SCENE_OF_DROPS)) else { return 0 };
     // SAFETY: an element of a map, found by a lookup.
     let session = unsafe { &*session };
     // SAFETY: as above, this processor's own.
@@ -132,12 +133,13 @@ fn note_drop(bit: u32, reason: u32) {
     // SAFETY: as above.
     let word = unsafe { word.read() };
     if session.kind != SESSION_CAPTURE || word >> (reason & 63) & 1 == 0 {
-        return;
+        return 0;
     }
     scene.captures |= 1 << bit;
     if session.bytes_max > scene.bytes_max {
         scene.bytes_max = session.bytes_max;
     }
+    0
 }
 
 /// Room for what the kernel dropped: its first bytes, as far as they lie in a row.
@@ -158,7 +160,7 @@ pub(crate) fn capture_drop(
     // SAFETY: this processor's own element.
     let scene = unsafe { &mut *scene };
     (scene.captures, scene.bytes_max) = (0, 0);
-    each_bit(sessions, |bit| note_drop(bit, reason));
+    each_bit(sessions, |bit| capture_note_drop(bit, reason));
     let (sessions, bytes_max) = (scene.captures, scene.bytes_max);
     if sessions == 0 {
         return;
@@ -191,24 +193,26 @@ pub(crate) fn capture_drop(
         entry.submit(wake());
         true
     };
-    each_bit(sessions, |bit| book_drop(bit, length, written));
+    each_bit(sessions, |bit| capture_book_drop(bit, length, u32::from(written)));
 }
 
-/// Books a frame that the kernel dropped. Shared adds: a classifier may interrupt this.
+/// Books a frame that the kernel dropped: whether it was `delivered`. Shared adds: a classifier may interrupt this. Global, too.
+#[unsafe(no_mangle)]
 #[inline(never)]
-fn book_drop(bit: u32, bytes: u32, delivered: bool) {
-    let Some(counts) = SESSION_COUNTS.get_ptr_mut(bit) else { return };
+extern "C" fn capture_book_drop(bit: u32, bytes: u32, delivered: u32) -> u32 {
+    let Some(counts) = SESSION_COUNTS.get_ptr_mut(bit) else { return 0 };
     // SAFETY: a field of an element of a map, found by a lookup.
     let matched = unsafe { &raw mut (*counts).matched };
     // SAFETY: as above.
     let delivered_to = unsafe { &raw mut (*counts).delivered };
     // SAFETY: as above.
     let lost = unsafe { &raw mut (*counts).lost };
-    let became = if delivered { delivered_to } else { lost };
+    let became = if delivered != 0 { delivered_to } else { lost };
     for tally in [matched, became] {
         // SAFETY: as above.
         add_shared(unsafe { &raw mut (*tally).frames }, 1);
         // SAFETY: as above.
         add_shared(unsafe { &raw mut (*tally).bytes }, u64::from(bytes));
     }
+    0
 }

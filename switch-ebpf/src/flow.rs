@@ -63,12 +63,12 @@ pub(crate) fn take_in(
         // SAFETY: as above.
         weight.book(unsafe { &raw mut (*counters).overflow });
         if names::is_wanted(&shape) {
-            names::hand_over(skb, id);
+            names::names_hand_over(skb.0, id);
         }
         return None;
     };
     if flow.marks().peek() & MARK_TELLING != 0 {
-        names::hand_over(skb, id);
+        names::names_hand_over(skb.0, id);
     }
     if shape.is_tcp != 0 {
         tcp::look(flow, &shape.tcp, skb.gso_size());

@@ -134,7 +134,7 @@ fn port_ingress(ctx: TcContext) -> i32 {
             flow::note_drop(flow, reason);
             break 'refused (id, Way::Ingress, reason);
         }
-        let outcome = punt::punt(skb, id, pair[0] & 1 == 1);
+        let outcome = punt::punt(skb.0, id, u32::from(pair[0] & 1 == 1));
         if outcome & punt::REFUSED != 0 {
             flow::note_drop(flow, outcome as u8);
             break 'refused (id, Way::Ingress, outcome as u8);

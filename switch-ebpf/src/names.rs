@@ -5,6 +5,7 @@
 
 use core::mem::offset_of;
 
+use aya_ebpf::bindings::__sk_buff;
 use aya_ebpf::helpers::generated::bpf_ktime_get_ns;
 use aya_ebpf::macros::map;
 use aya_ebpf::maps::{Array, RingBuf};
@@ -53,9 +54,11 @@ pub(crate) fn is_wanted(shape: &Shape) -> bool {
     interval_ns() != 0 && is_telling(&tail)
 }
 
-/// Hands over what a frame of port `id` begins with. A function of its own, out of the way of all other frames.
+/// Hands over what a frame of port `id` begins with. A global function, out of the way of all other frames.
+#[unsafe(no_mangle)]
 #[inline(never)]
-pub(crate) fn hand_over(skb: Skb, id: u32) -> u32 {
+pub(crate) extern "C" fn names_hand_over(skb: *mut __sk_buff, id: u32) -> u32 {
+    let skb = Skb(skb);
     let Some(counts) = HEARD_COUNTS.get_ptr_mut(id) else { return 0 };
     // SAFETY: a field of an element of a map, found by a lookup.
     add_shared(unsafe { &raw mut (*counts).produced }, 1);

@@ -8,6 +8,7 @@
 //! What the kernel frees behind the gates (a super-frame that contradicts itself) is on its way until the brain closes its
 //! epoch. So the flags are read once: a frame is counted in the epoch that its tag names.
 
+use aya_ebpf::bindings::__sk_buff;
 use aya_ebpf::helpers::generated::{bpf_ktime_get_ns, bpf_redirect, bpf_skb_vlan_push};
 use switch_common::{
     BrainPort, DropReason, PUNT_EPOCH_BIT, PUNT_IN_FLIGHT_PORT_MAX, PUNT_TPID, PortBuckets, PortConfig, SETTING_EPOCH,
@@ -21,10 +22,12 @@ use crate::packet::Skb;
 /// Set in the answer of [`punt`] when the frame is to be dropped; the low byte is the reason's number then.
 pub(crate) const REFUSED: u32 = 0x100;
 
-/// Punts a frame that came in by port `id`, or says why not: what to return to the kernel, or [`REFUSED`]. A function of
-/// its own: what is punted waits for the brain anyway.
+/// Punts a frame that came in by port `id`, or says why not: what to return to the kernel, or [`REFUSED`]. A global function: what
+/// is punted waits for the brain anyway.
+#[unsafe(no_mangle)]
 #[inline(never)]
-pub(crate) fn punt(skb: Skb, id: u32, to_group: bool) -> u32 {
+pub(crate) extern "C" fn punt(skb: *mut __sk_buff, id: u32, to_group: u32) -> u32 {
+    let (skb, to_group) = (Skb(skb), to_group != 0);
     // Booked in one place, by the caller: the verifier walks the booking once for each call of it.
     let drop = |reason: DropReason| REFUSED | reason as u32;
     let (Some(settings), Some(port)) = (SETTINGS.get_ptr(0), PORTS.get_ptr(id)) else { return drop(DropReason::Other) };
@@ -67,12 +70,13 @@ pub(crate) fn punt(skb: Skb, id: u32, to_group: bool) -> u32 {
     unsafe { bpf_redirect(settings.punt_ifindex, 0) }.cast_unsigned() as u32
 }
 
-/// Whether none of a port's frames is on its way through the brain, so that none can be overtaken.
+/// Whether none of a port's frames is on its way through the brain, so that none can be overtaken: 1, or else 0. A global function.
+#[unsafe(no_mangle)]
 #[inline(never)]
-pub(crate) fn is_quiet(id: u32) -> bool {
-    let Some(buckets) = BUCKETS.get_ptr_mut(id) else { return false };
+pub(crate) extern "C" fn punt_is_quiet(id: u32) -> u32 {
+    let Some(buckets) = BUCKETS.get_ptr_mut(id) else { return 0 };
     // SAFETY: the field of an element of a map, found by a lookup.
-    in_flight(unsafe { &raw const (*buckets).punted }, id) <= 0
+    u32::from(in_flight(unsafe { &raw const (*buckets).punted }, id) <= 0)
 }
 
 /// Of `punted` frames those that the brain has not answered for, neither decided nor booked as lost with its

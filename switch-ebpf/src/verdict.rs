@@ -56,7 +56,7 @@ pub(crate) fn of_pair(pair: PairWords, id: u32, now: u64) -> Repeated {
     if decided & ARMED != 0 {
         decided_now &= !ARMED;
         // The element may have been given to another verdict meanwhile, even of this pair: its serial tells.
-        if !punt::is_quiet(id) || !words.replace(decided, decided_now) {
+        if punt::punt_is_quiet(id) == 0 || !words.replace(decided, decided_now) {
             return Repeated::default();
         }
     }

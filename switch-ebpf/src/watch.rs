@@ -6,7 +6,7 @@
 //!
 //! A frame that is on its way to the brain bears the punt tag. It is taken off for the mirrors, and put on again.
 
-use aya_ebpf::bindings::TC_ACT_SHOT;
+use aya_ebpf::bindings::{__sk_buff, TC_ACT_SHOT};
 use aya_ebpf::helpers::generated::{
     bpf_clone_redirect, bpf_redirect, bpf_redirect_peer, bpf_skb_change_tail, bpf_skb_vlan_pop, bpf_skb_vlan_push,
 };
@@ -118,9 +118,17 @@ impl Fate {
 }
 
 /// Whether a session wants the frame; if so, everything that the next program needs is in its control block.
-#[inline(never)]
+#[inline(always)]
 pub(crate) fn is_wanted(skb: Skb, fate: Fate, ifindex: u32) -> bool {
-    let (Some(from), Some(to)) = (WATCH.get_ptr(fate.ingress()), WATCH.get_ptr(fate.egress())) else { return false };
+    watch_wants(skb.0, fate.0, ifindex) != 0
+}
+
+/// [`is_wanted`], as a global function.
+#[unsafe(no_mangle)]
+#[inline(never)]
+extern "C" fn watch_wants(skb: *mut __sk_buff, fate: u32, ifindex: u32) -> u32 {
+    let fate = Fate(fate);
+    let (Some(from), Some(to)) = (WATCH.get_ptr(fate.ingress()), WATCH.get_ptr(fate.egress())) else { return 0 };
     // SAFETY: an element of a map, found by a lookup.
     let from = unsafe { &*from };
     // SAFETY: as above; slot 0 is no port, and nobody wants its frames.
@@ -132,7 +140,7 @@ pub(crate) fn is_wanted(skb: Skb, fate: Fate, ifindex: u32) -> bool {
     } else {
         from.ingress | to.egress
     };
-    hand_over(skb, fate, ifindex, sessions)
+    u32::from(hand_over(Skb(skb), fate, ifindex, sessions))
 }
 
 /// The same for a copy that the brain injects. `again`: it is not the first one of its frame, and who has seen that has seen this.
@@ -197,16 +205,16 @@ fn serve_all(skb: Skb, fate: Fate, sessions: u64) {
     let scene = unsafe { &mut *scene };
     scene.weight = Weight::of(skb, true).tally();
     (scene.captures, scene.bytes_max) = (0, 0);
-    each_bit(sessions, |bit| serve(skb, fate, bit));
+    each_bit(sessions, |bit| watch_serve(skb.0, fate.0, bit));
     if scene.captures != 0 {
         let written = capture::capture(skb, fate, scene.captures, scene.bytes_max);
-        each_bit(scene.captures, |bit| book(bit, written));
+        each_bit(scene.captures, |bit| watch_book(bit, u32::from(written)));
     }
 }
 
 /// Calls for each bit that is set.
 #[inline(always)]
-pub(crate) fn each_bit(mask: u64, mut each: impl FnMut(u32)) {
+pub(crate) fn each_bit(mask: u64, mut each: impl FnMut(u32) -> u32) {
     let mut left = mask;
     let mut turns = 0;
     while left != 0 && turns < SESSIONS_MAX {
@@ -216,13 +224,16 @@ pub(crate) fn each_bit(mask: u64, mut each: impl FnMut(u32)) {
     }
 }
 
-/// Serves one session: a mirror gets its copy, the others are noted.
+/// Serves one session: a mirror gets its copy, the others are noted. Global, as the kernel calls a function that the verifier walks
+/// by itself, once, whatever its arguments, and not once more for each call of it: there are 64.
+#[unsafe(no_mangle)]
 #[inline(never)]
-fn serve(skb: Skb, fate: Fate, bit: u32) {
+extern "C" fn watch_serve(skb: *mut __sk_buff, fate: u32, bit: u32) -> u32 {
+    let (skb, fate) = (Skb(skb), Fate(fate));
     let (Some(session), Some(counts), Some(scene)) =
         (SESSIONS.get_ptr(bit), SESSION_COUNTS.get_ptr_mut(bit), SCENE.get_ptr_mut(SCENE_OF_FRAMES))
     else {
-        return;
+        return 0;
     };
     // SAFETY: an element of a map, found by a lookup.
     let session = unsafe { &*session };
@@ -231,7 +242,7 @@ fn serve(skb: Skb, fate: Fate, bit: u32) {
     // SAFETY: as above.
     let scene = unsafe { &mut *scene };
     if fate.action() == WATCH_DROP && session.reasons >> fate.reason() & 1 == 0 {
-        return;
+        return 0;
     }
     if session.kind == SESSION_CAPTURE {
         counts.matched.add(&scene.weight);
@@ -246,19 +257,24 @@ fn serve(skb: Skb, fate: Fate, bit: u32) {
         // SAFETY: the context of a running classifier.
         let refused = unsafe { bpf_clone_redirect(skb.0, session.target_ifindex, 0) };
         skb.set_mark(mark);
-        book(bit, refused == 0);
+        watch_book(bit, u32::from(refused == 0));
     }
+    0
 }
 
-/// Books what became of a session's frame.
+/// Books what became of a session's frame: whether it was `delivered`. Global, as [`watch_serve`].
+#[unsafe(no_mangle)]
 #[inline(never)]
-fn book(bit: u32, delivered: bool) {
-    let (Some(counts), Some(scene)) = (SESSION_COUNTS.get_ptr_mut(bit), SCENE.get_ptr(SCENE_OF_FRAMES)) else { return };
+extern "C" fn watch_book(bit: u32, delivered: u32) -> u32 {
+    let (Some(counts), Some(scene)) = (SESSION_COUNTS.get_ptr_mut(bit), SCENE.get_ptr(SCENE_OF_FRAMES)) else {
+        return 0;
+    };
     // SAFETY: this processor's own element.
     let counts = unsafe { &mut *counts };
     // SAFETY: as above.
     let scene = unsafe { &*scene };
-    if delivered { counts.delivered.add(&scene.weight) } else { counts.lost.add(&scene.weight) }
+    if delivered != 0 { counts.delivered.add(&scene.weight) } else { counts.lost.add(&scene.weight) }
+    0
 }
 
 /// Whether a mark is that of a mirror's copies.

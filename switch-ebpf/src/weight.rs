@@ -3,6 +3,7 @@
 //! An ordinary frame is weighed in line, and so is a super-frame of plain TCP. Everything else sits in functions of its own, so that it costs the ordinary
 //! frame neither registers nor cache lines.
 
+use aya_ebpf::bindings::__sk_buff;
 use switch_common::wire::{self, TAG_BYTES, TPID_C, TPID_S};
 use switch_common::{DropReason, GSO_SIZE_MIN, Tally};
 
@@ -46,7 +47,7 @@ impl Weight {
                 }
                 return weight;
             }
-            let found = SuperWeight(forget(weigh_super_frame(skb, trusted)));
+            let found = SuperWeight(forget(weight_of_super_frame(skb.0, u32::from(trusted))));
             weight.fault = found.fault();
             weight.extra_frames = found.extra_frames();
             weight.header_bytes = found.header_bytes();
@@ -62,7 +63,7 @@ impl Weight {
         });
         // A tag among the bytes, or not even the bytes to tell.
         if ethertype == TPID_C.to_be() || ethertype == TPID_S.to_be() {
-            weight.fault = forget(u64::from(fault_of_tags(skb))) as u8;
+            weight.fault = forget(u64::from(weight_fault_of_tags(skb.0))) as u8;
         }
         weight
     }
@@ -70,7 +71,7 @@ impl Weight {
     /// Whether a wire frame of it is longer than `frame_bytes_max`, tags not counted.
     #[inline(always)]
     pub(crate) fn exceeds(&self, frame_bytes_max: u32, skb: Skb) -> bool {
-        self.longest_bytes > frame_bytes_max && self.longest_bytes > frame_bytes_max + tag_bytes(skb)
+        self.longest_bytes > frame_bytes_max && self.longest_bytes > frame_bytes_max + weight_of_tags(skb.0)
     }
 
     /// Header bytes that the wire frames beyond the first repeat, all together.
@@ -133,8 +134,11 @@ impl SuperWeight {
     }
 }
 
+/// Weighs a super-frame: a [`SuperWeight`]. A global function.
+#[unsafe(no_mangle)]
 #[inline(never)]
-fn weigh_super_frame(skb: Skb, trusted: bool) -> u64 {
+extern "C" fn weight_of_super_frame(skb: *mut __sk_buff, trusted: u32) -> u64 {
+    let (skb, trusted) = (Skb(skb), trusted != 0);
     if skb.is_scattered() {
         // What cannot be pulled is found to be cut short.
         skb.pull_headers();
@@ -157,17 +161,20 @@ fn weigh_super_frame(skb: Skb, trusted: bool) -> u64 {
 }
 
 /// Whether the tags among the bytes are whole: the number of the reason if not. An ordinary frame needs nothing else of
-/// them.
+/// them. A global function.
+#[unsafe(no_mangle)]
 #[inline(never)]
-fn fault_of_tags(skb: Skb) -> u8 {
+extern "C" fn weight_fault_of_tags(skb: *mut __sk_buff) -> u32 {
+    let skb = Skb(skb);
     if skb.is_scattered() {
         skb.pull_headers();
     }
-    wire::ethernet(&Packet::of(skb)).map_or_else(|reason| reason as u8, |_| SOUND)
+    wire::ethernet(&Packet::of(skb)).map_or_else(|reason| reason as u32, |_| u32::from(SOUND))
 }
 
-/// Bytes of all tags, for the rare frame that is too long without them.
+/// Bytes of all tags, for the rare frame that is too long without them. A global function.
+#[unsafe(no_mangle)]
 #[inline(never)]
-fn tag_bytes(skb: Skb) -> u32 {
-    wire::ethernet(&Packet::of(skb)).map_or(0, |headers| u32::from(headers.tags) * TAG_BYTES as u32)
+extern "C" fn weight_of_tags(skb: *mut __sk_buff) -> u32 {
+    wire::ethernet(&Packet::of(Skb(skb))).map_or(0, |headers| u32::from(headers.tags) * TAG_BYTES as u32)
 }
