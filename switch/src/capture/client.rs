@@ -24,7 +24,7 @@ use super::clock;
 use super::output::{Enough, Output, OutputError, Sink};
 use super::request::Request;
 use super::session::Feed;
-use super::stream::{self, End, EndReason, Fate, Garbled, Record};
+use super::stream::{self, End, EndReason, Fate, Garbled, Record, Sealed};
 use super::writer::Writer;
 use crate::api::client::{Client, ClientError};
 
@@ -176,11 +176,13 @@ impl Records {
     /// Passes whole records on; says whether the end was among them.
     fn pass(&mut self, hand: &mut Hand) -> Result<bool, Garbled> {
         let (mut whole, mut is_end) = (0, false);
-        while let Some((record, bytes)) = stream::decode(self.pending.get(whole..).unwrap_or_default())? {
-            match record {
-                Record::Begin(begin) => self.session = Some(begin.session),
-                Record::End(_) => is_end = true,
-                Record::Port(_) | Record::Frame(_) => {}
+        while let Some((sealed, bytes)) = stream::peel(self.pending.get(whole..).unwrap_or_default())? {
+            if !matches!(sealed, Sealed::Frame(_)) {
+                match sealed.open()? {
+                    Record::Begin(begin) => self.session = Some(begin.session),
+                    Record::End(_) => is_end = true,
+                    Record::Port(_) | Record::Frame(_) => {}
+                }
             }
             whole += bytes;
         }
@@ -285,8 +287,13 @@ impl Worker {
         while let Ok(batch) = records.recv() {
             self.queued.fetch_sub(batch.len(), Ordering::AcqRel);
             let mut rest = batch.as_slice();
-            while let Ok(Some((record, bytes))) = stream::decode(rest) {
+            while let Ok(Some((sealed, bytes))) = stream::peel(rest) {
                 rest = rest.get(bytes..).unwrap_or_default();
+                if let Sealed::Frame(frame) = &sealed {
+                    self.frame(frame)?;
+                    continue;
+                }
+                let Ok(record) = sealed.open() else { break };
                 match record {
                     Record::Begin(begin) => {
                         let writer = self.writer.insert(Writer::new(begin));
@@ -297,7 +304,7 @@ impl Worker {
                             writer.port(port, &mut self.blocks);
                         }
                     }
-                    Record::Frame(frame) => self.frame(&frame)?,
+                    Record::Frame(_) => {}
                     Record::End(last) => end = Some(last),
                 }
             }

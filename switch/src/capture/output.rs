@@ -76,8 +76,10 @@ pub(super) struct Sink {
     size: u64,
     /// Bytes in all files that are kept, the current one too.
     kept: u64,
-    /// Bytes written since the free space was asked for.
-    unlooked: u64,
+    /// Bytes written in all.
+    written: u64,
+    /// The free space is asked for again when so many are written, or about to be.
+    look_at: u64,
 }
 
 enum Target {
@@ -97,7 +99,7 @@ impl Sink {
                 Target::Files { files, file, path, is_regular, number, sizes: Vec::new() }
             }
         };
-        Ok(Self { target, size: 0, kept: 0, unlooked: LOOK_BYTES })
+        Ok(Self { target, size: 0, kept: 0, written: 0, look_at: 0 })
     }
 
     /// Whether the next block belongs into another file.
@@ -112,10 +114,10 @@ impl Sink {
         if self.kept + (waiting + block) as u64 > files.bytes_max {
             return Some(Enough::Quota);
         }
-        if self.unlooked + (waiting as u64) < LOOK_BYTES {
+        if self.written + (waiting as u64) < self.look_at {
             return None;
         }
-        self.unlooked = 0;
+        self.look_at = self.written + waiting as u64 + LOOK_BYTES;
         let space = rustix::fs::statvfs(path).map(|space| space.f_bavail.saturating_mul(space.f_frsize));
         // Who cannot say how much there is has no say.
         let free = space.unwrap_or(u64::MAX).saturating_sub((waiting + block) as u64);
@@ -146,7 +148,7 @@ impl Sink {
         }
         self.size += blocks.len() as u64;
         self.kept += blocks.len() as u64;
-        self.unlooked += blocks.len() as u64;
+        self.written += blocks.len() as u64;
         Ok(())
     }
 

@@ -67,10 +67,8 @@ pub struct Packet<'a> {
     pub flags: u32,
     /// `epb_packetid`: the same frame has the same one wherever it is seen.
     pub id: u64,
-    /// `epb_verdict` of Linux's traffic control (`TC_ACT_*`).
-    pub verdict: u64,
-    /// What else is to be said; nothing when empty.
-    pub comment: &'a str,
+    /// Options that it has in common with others: see [`shared_options`].
+    pub shared: &'a [u8],
     /// The bytes that are kept of it.
     pub bytes: &'a [u8],
 }
@@ -149,22 +147,44 @@ pub fn interface(out: &mut Vec<u8>, interface: &Interface<'_>) {
     });
 }
 
-/// Adds a frame.
+/// The options that frames of one fate have in common, ready for [`packet`]: what is to be said of them, nothing when empty, and
+/// `epb_verdict` of Linux's traffic control (`TC_ACT_*`).
+pub fn shared_options(comment: &str, verdict: u64) -> Vec<u8> {
+    let mut options = Vec::new();
+    text(&mut options, COMMENT, comment);
+    // Its first byte says whose verdict: 1 for Linux's traffic control.
+    option(&mut options, 7, &[&[1][..], &verdict.to_le_bytes()].concat());
+    options
+}
+
+/// Code and length of `epb_flags` and of `epb_packetid`, which need no padding.
+const FLAGS_HEAD: [u8; 4] = [2, 0, 4, 0];
+const NUMBER_HEAD: [u8; 4] = [5, 0, 8, 0];
+/// Bytes of a packet's block besides its frame and its shared options: head, flags, number, end of options, length.
+const PACKET_BYTES: usize = 28 + 8 + 12 + 4 + 4;
+
+/// Adds a frame. Hundreds of thousands come in a second: its length is known before, and nothing is looked at twice.
 pub fn packet(out: &mut Vec<u8>, packet: &Packet<'_>) {
-    block(out, PACKET, |out| {
-        out.extend_from_slice(&packet.interface.to_le_bytes());
-        time(out, packet.time_ns);
-        out.extend_from_slice(&length_of(packet.bytes).to_le_bytes());
-        out.extend_from_slice(&packet.length.to_le_bytes());
-        out.extend_from_slice(packet.bytes);
-        pad(out, packet.bytes.len());
-        text(out, COMMENT, packet.comment);
-        option(out, 2, &packet.flags.to_le_bytes());
-        option(out, 5, &packet.id.to_le_bytes());
-        // Its first byte says whose verdict: 1 for Linux's traffic control.
-        option(out, 7, &[&[1][..], &packet.verdict.to_le_bytes()].concat());
-        option(out, END, &[]);
-    });
+    let Packet { interface, time_ns, length, flags, id, shared, bytes } = *packet;
+    let padding = padding(bytes.len());
+    let total = PACKET_BYTES + bytes.len() + padding.len() + shared.len();
+    let block = u32::try_from(total).expect("a block is a frame and a few options").to_le_bytes();
+    out.reserve(total);
+    out.extend_from_slice(&PACKET.to_le_bytes());
+    out.extend_from_slice(&block);
+    out.extend_from_slice(&interface.to_le_bytes());
+    time(out, time_ns);
+    out.extend_from_slice(&length_of(bytes).to_le_bytes());
+    out.extend_from_slice(&length.to_le_bytes());
+    out.extend_from_slice(bytes);
+    out.extend_from_slice(padding);
+    out.extend_from_slice(shared);
+    out.extend_from_slice(&FLAGS_HEAD);
+    out.extend_from_slice(&flags.to_le_bytes());
+    out.extend_from_slice(&NUMBER_HEAD);
+    out.extend_from_slice(&id.to_le_bytes());
+    out.extend_from_slice(&[0; 4]);
+    out.extend_from_slice(&block);
 }
 
 /// Says what an interface has seen.
@@ -229,7 +249,17 @@ fn option(out: &mut Vec<u8>, code: u16, value: &[u8]) {
 
 /// Values begin at multiples of four bytes.
 fn pad(out: &mut Vec<u8>, bytes: usize) {
-    out.extend(std::iter::repeat_n(0, bytes.next_multiple_of(4) - bytes));
+    out.extend_from_slice(padding(bytes));
+}
+
+/// What follows so many bytes.
+fn padding(bytes: usize) -> &'static [u8] {
+    match bytes % 4 {
+        1 => &[0; 3],
+        2 => &[0; 2],
+        3 => &[0; 1],
+        _ => &[],
+    }
 }
 
 fn length_of(bytes: &[u8]) -> u32 {

@@ -15,12 +15,17 @@ pub struct Ring {
     captures: CaptureRing,
     reasons: Arc<KernelReasons>,
     fate: Vec<u8>,
+    /// Whose fate that is: most have that of the one before.
+    fate_of: Option<Common>,
 }
+
+/// What decides a fate, of a frame that is no super-frame.
+type Common = (u16, u16, u8, u32);
 
 impl Ring {
     /// The ring of a reflex.
     pub fn new(ring: CaptureRing, reasons: Arc<KernelReasons>) -> Self {
-        Self { captures: ring, reasons, fate: Vec::new() }
+        Self { captures: ring, reasons, fate: Vec::new(), fate_of: None }
     }
 }
 
@@ -32,10 +37,15 @@ impl AsFd for Ring {
 
 impl Source for Ring {
     fn draw(&mut self, frames_max: usize, each: &mut dyn FnMut(Drawn<'_>)) -> usize {
-        let Self { captures, reasons, fate } = self;
+        let Self { captures, reasons, fate, fate_of } = self;
         captures.take(frames_max, |capture| {
-            fate.clear();
-            encode(&capture.about, capture.bytes, reasons, fate);
+            let Captured { ingress, egress, outcome, reason, gso_size, .. } = capture.about;
+            let common = (gso_size == 0).then_some((ingress, egress, outcome, reason));
+            if common.is_none() || *fate_of != common {
+                fate.clear();
+                encode(&capture.about, capture.bytes, reasons, fate);
+                *fate_of = common;
+            }
             each(Drawn {
                 time: Nanos(capture.about.time_ns),
                 sessions: capture.about.sessions,

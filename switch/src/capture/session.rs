@@ -263,7 +263,9 @@ impl Session {
     /// Hands over what has gathered.
     pub(super) fn flush(&mut self) {
         if !self.pending.is_empty() {
-            let records = std::mem::take(&mut self.pending);
+            // The next ones will be about as many.
+            let next = Vec::with_capacity(self.pending.len());
+            let records = std::mem::replace(&mut self.pending, next);
             let frames = std::mem::take(&mut self.pending_frames);
             self.queued.fetch_add(records.len(), Ordering::AcqRel);
             // A reader that has gone is noticed by who opened the session.

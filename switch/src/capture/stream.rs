@@ -162,6 +162,7 @@ impl Frame<'_> {
 
     /// Appends its record.
     pub fn encode(&self, out: &mut Vec<u8>) {
+        out.reserve(self.record_bytes());
         let length = u32::try_from(self.record_bytes() - 4).unwrap_or(u32::MAX);
         out.extend_from_slice(&length.to_le_bytes());
         out.extend_from_slice(&[FRAME, 0]);
@@ -215,8 +216,34 @@ fn encode_json(kind: u8, value: &impl Serialize, out: &mut Vec<u8>) {
 #[error("what the daemon sends cannot be understood; is it another version? See `weft --version` and its log")]
 pub struct Garbled;
 
+/// What a record is, as far as it can be said without reading what people made up.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Sealed<'a> {
+    /// The beginning.
+    Begin(&'a [u8]),
+    /// A port.
+    Port(&'a [u8]),
+    /// A frame.
+    Frame(Frame<'a>),
+    /// The end.
+    End(&'a [u8]),
+}
+
+impl<'a> Sealed<'a> {
+    /// Reads the rest.
+    pub fn open(self) -> Result<Record<'a>, Garbled> {
+        let json = |_| Garbled;
+        Ok(match self {
+            Self::Begin(body) => Record::Begin(serde_json::from_slice(body).map_err(json)?),
+            Self::Port(body) => Record::Port(serde_json::from_slice(body).map_err(json)?),
+            Self::Frame(frame) => Record::Frame(frame),
+            Self::End(body) => Record::End(serde_json::from_slice(body).map_err(json)?),
+        })
+    }
+}
+
 /// The first record of `bytes` and how many of them it takes; `None` when it is not all there yet.
-pub fn decode(bytes: &[u8]) -> Result<Option<(Record<'_>, usize)>, Garbled> {
+pub fn peel(bytes: &[u8]) -> Result<Option<(Sealed<'_>, usize)>, Garbled> {
     let mut head = Reader(bytes);
     let Some(length) = head.u32() else { return Ok(None) };
     let length = usize::try_from(length).unwrap_or(usize::MAX);
@@ -225,15 +252,19 @@ pub fn decode(bytes: &[u8]) -> Result<Option<(Record<'_>, usize)>, Garbled> {
     }
     let Some(body) = head.0.get(..length) else { return Ok(None) };
     let (kind, body) = body.split_first().ok_or(Garbled)?;
-    let json = |_| Garbled;
     let record = match *kind {
-        BEGIN => Record::Begin(serde_json::from_slice(body).map_err(json)?),
-        PORT => Record::Port(serde_json::from_slice(body).map_err(json)?),
-        END => Record::End(serde_json::from_slice(body).map_err(json)?),
-        FRAME => Record::Frame(frame(body).ok_or(Garbled)?),
+        FRAME => Sealed::Frame(frame(body).ok_or(Garbled)?),
+        BEGIN => Sealed::Begin(body),
+        PORT => Sealed::Port(body),
+        END => Sealed::End(body),
         _ => return Err(Garbled),
     };
     Ok(Some((record, 4 + length)))
+}
+
+/// The first record of `bytes`, read, and how many of them it takes; `None` when it is not all there yet.
+pub fn decode(bytes: &[u8]) -> Result<Option<(Record<'_>, usize)>, Garbled> {
+    peel(bytes)?.map(|(sealed, taken)| Ok((sealed.open()?, taken))).transpose()
 }
 
 fn frame(body: &[u8]) -> Option<Frame<'_>> {

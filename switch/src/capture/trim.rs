@@ -1,7 +1,7 @@
 //! Where a frame's headers end: what is kept when nobody asked for payloads.
 
 use switch_common::flow::{self, KIND_FRAGMENT, KIND_IPV6, KIND_MASK};
-use switch_common::wire;
+use switch_common::wire::{self, Bytes as _};
 
 /// What is kept of a frame without a TCP or UDP header that is whole: ARP, ICMP, whatever a guest makes up.
 pub const OTHER_BYTES: usize = 128;
@@ -13,7 +13,8 @@ pub fn headers(bytes: &[u8]) -> usize {
     let bytes = bytes.get(..HEADERS_BYTES_MAX).unwrap_or(bytes);
     let other = OTHER_BYTES.min(bytes.len());
     let Ok(ethernet) = wire::ethernet(bytes) else { return other };
-    if let Ok(parsed) = flow::parse(bytes, u32::MAX, true)
+    if may_be_part(bytes, &ethernet)
+        && let Ok(parsed) = flow::parse(bytes, u32::MAX, true)
         && parsed.tail.kind & KIND_FRAGMENT != 0
     {
         // What follows its IP header (and, in IPv6, the fragment header) may be the middle of anything.
@@ -26,8 +27,20 @@ pub fn headers(bytes: &[u8]) -> usize {
     }
 }
 
+/// Whether a frame is worth the whole of a parse, which alone can say that it is a part of a datagram: not when the bits of IPv4
+/// (RFC 791, section 3.1) say that it is whole, or when TCP or UDP follows IPv6's header at once.
+fn may_be_part(bytes: &[u8], ethernet: &wire::Ethernet) -> bool {
+    let at = ethernet.payload_at;
+    match ethernet.ethertype {
+        wire::ETHERTYPE_IPV4 => bytes.u16(at + 6).is_none_or(|fragment| fragment & 0x3fff != 0),
+        wire::ETHERTYPE_IPV6 => !matches!(bytes.u8(at + 6), Some(wire::PROTOCOL_TCP | wire::PROTOCOL_UDP)),
+        _ => true,
+    }
+}
+
 #[cfg(test)]
 mod tests {
+    #![expect(clippy::unwrap_used, reason = "tests")]
     use etherparse::PacketBuilder;
     use proptest::prelude::*;
 
@@ -69,6 +82,25 @@ mod tests {
         #[test]
         fn whatever_a_guest_sends_no_more_is_kept_than_there_is(bytes in proptest::collection::vec(any::<u8>(), 0..400)) {
             prop_assert!(headers(&bytes) <= bytes.len().min(HEADERS_BYTES_MAX));
+        }
+
+        #[test]
+        fn no_part_of_a_datagram_is_taken_for_a_whole_one(
+            ipv6 in any::<bool>(),
+            next in prop_oneof![Just(0_u8), Just(6), Just(17), Just(43), Just(44), Just(60), any::<u8>()],
+            mut bytes in proptest::collection::vec(any::<u8>(), 14..120),
+        ) {
+            let ethertype = if ipv6 { wire::ETHERTYPE_IPV6 } else { wire::ETHERTYPE_IPV4 }.to_be_bytes();
+            let sets = [(12, ethertype[0]), (13, ethertype[1]), (14, if ipv6 { 0x60 } else { 0x45 })];
+            for (at, value) in sets.into_iter().chain(ipv6.then_some((20, next))) {
+                if let Some(byte) = bytes.get_mut(at) {
+                    *byte = value;
+                }
+            }
+            let is_part = flow::parse(bytes.as_slice(), u32::MAX, true)
+                .is_ok_and(|parsed| parsed.tail.kind & KIND_FRAGMENT != 0);
+            let ethernet = wire::ethernet(bytes.as_slice()).unwrap();
+            prop_assert!(!is_part || may_be_part(&bytes, &ethernet));
         }
     }
 }

@@ -12,38 +12,21 @@ use super::stream::{BY_BRAIN, Fate, Outcome, Port};
 
 /// Egress ports that are named; of a flood to more, the others are counted.
 const NAMED_MAX: usize = 16;
-/// Fates whose words are kept.
-const KEPT_MAX: usize = 4096;
 
-/// Port names, and the words for fates that were told before.
+/// What ports are called.
 #[derive(Debug, Default)]
 pub struct Words {
     names: HashMap<u16, String>,
-    told: HashMap<Box<[u8]>, String>,
 }
 
 impl Words {
     /// Names a port.
     pub fn name(&mut self, port: &Port) {
-        let old = self.names.insert(port.id, port.name.clone());
-        if old.as_ref() != Some(&port.name) {
-            self.told.clear();
-        }
+        self.names.insert(port.id, port.name.clone());
     }
 
     /// The words for a fate.
-    pub fn tell(&mut self, bytes: &[u8], fate: &Fate<'_>) -> &str {
-        if !self.told.contains_key(bytes) {
-            if self.told.len() >= KEPT_MAX {
-                self.told.clear();
-            }
-            let words = self.say(fate);
-            self.told.insert(bytes.into(), words);
-        }
-        self.told.get(bytes).map_or("", String::as_str)
-    }
-
-    fn say(&self, fate: &Fate<'_>) -> String {
+    pub fn tell(&self, fate: &Fate<'_>) -> String {
         let mut line = format!("in {}", self.named(fate.ingress));
         let (refused, sent): (Vec<_>, Vec<_>) = fate.egress().partition(|(_, reason)| !reason.is_empty());
         if !sent.is_empty() {
@@ -104,7 +87,7 @@ mod tests {
         }
         let mut bytes = Vec::new();
         head.encode(egress.iter().copied(), &mut bytes);
-        words.tell(&bytes, &Fate::decode(&bytes).unwrap()).to_owned()
+        words.tell(&Fate::decode(&bytes).unwrap())
     }
 
     const HEAD: FateHead<'_> =
@@ -139,8 +122,8 @@ mod tests {
         let mut bytes = Vec::new();
         HEAD.encode([(2, "")].into_iter(), &mut bytes);
         let fate = Fate::decode(&bytes).unwrap();
-        assert_eq!(words.tell(&bytes, &fate), "in port 1; out port 2; forwarded");
+        assert_eq!(words.tell(&fate), "in port 1; out port 2; forwarded");
         words.name(&Port { id: 1, name: "a".to_owned(), ..Port::default() });
-        assert_eq!(words.tell(&bytes, &fate), "in a; out port 2; forwarded");
+        assert_eq!(words.tell(&fate), "in a; out port 2; forwarded");
     }
 }

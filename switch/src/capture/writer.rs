@@ -24,6 +24,21 @@ struct Seat {
     delivered: u64,
 }
 
+/// Fates whose stamps are kept.
+const STAMPS_MAX: usize = 4096;
+
+/// What frames of one fate have in common in a file.
+#[derive(Debug)]
+struct Stamp {
+    fate: Box<[u8]>,
+    /// Where they are.
+    seat: usize,
+    /// Which way.
+    direction: u32,
+    /// What is said of each.
+    options: Vec<u8>,
+}
+
 /// Makes blocks of records. One writer makes any number of files, one after the other.
 #[derive(Debug, Default)]
 pub struct Writer {
@@ -34,6 +49,12 @@ pub struct Writer {
     seats: Vec<Seat>,
     /// The interface of each port.
     at: HashMap<u16, usize>,
+    /// Of fates that there were in this file under these names.
+    stamps: Vec<Stamp>,
+    /// The stamp of each.
+    stamp_of: HashMap<Box<[u8]>, usize>,
+    /// The last one: frames of one fate come in a row.
+    last_stamp: usize,
     last_ns: u64,
 }
 
@@ -51,6 +72,7 @@ impl Writer {
         pcapng::section(out, &section);
         self.seats.clear();
         self.at.clear();
+        self.forget_stamps();
         for port in std::mem::take(&mut self.ports) {
             self.describe(&port, out);
             self.ports.push(port);
@@ -64,6 +86,7 @@ impl Writer {
         if known.and_then(|at| self.ports.get(at)).is_some_and(|known| known.name == port.name) {
             return;
         }
+        self.forget_stamps();
         self.describe(&port, out);
         match known.and_then(|at| self.ports.get_mut(at)) {
             Some(known) => *known = port,
@@ -86,7 +109,33 @@ impl Writer {
 
     /// Adds a frame; what cannot be read as one is left out.
     pub fn frame(&mut self, frame: &Frame<'_>, out: &mut Vec<u8>) {
-        let Some(fate) = Fate::decode(frame.fate) else { return };
+        let is_as_last = self.stamps.get(self.last_stamp).is_some_and(|stamp| *stamp.fate == *frame.fate);
+        if !is_as_last && self.find_stamp(frame.fate, out).is_none() {
+            return;
+        }
+        let Some(stamp) = self.stamps.get(self.last_stamp) else { return };
+        let Some(seat) = self.seats.get_mut(stamp.seat) else { return };
+        seat.delivered += 1;
+        self.last_ns = self.last_ns.max(frame.time_ns);
+        let packet = Packet {
+            interface: u32::try_from(stamp.seat).unwrap_or(u32::MAX),
+            time_ns: frame.time_ns,
+            length: frame.length,
+            flags: stamp.direction | cast(frame.bytes),
+            id: frame.number,
+            shared: &stamp.options,
+            bytes: frame.bytes,
+        };
+        pcapng::packet(out, &packet);
+    }
+
+    /// Makes a fate's stamp the last one, and its port an interface, if they are new; nothing when it is no fate.
+    fn find_stamp(&mut self, bytes: &[u8], out: &mut Vec<u8>) -> Option<()> {
+        if let Some(known) = self.stamp_of.get(bytes) {
+            self.last_stamp = *known;
+            return Some(());
+        }
+        let fate = Fate::decode(bytes)?;
         let (port, direction) = match fate.egress().next() {
             Some((egress, _)) if fate.ingress == 0 => (egress, pcapng::FLAG_OUTBOUND),
             _ => (fate.ingress, pcapng::FLAG_INBOUND),
@@ -94,25 +143,25 @@ impl Writer {
         if !self.at.contains_key(&port) {
             self.port(Port { id: port, name: format!("port {port}"), ..Port::default() }, out);
         }
-        let Some(at) = self.at.get(&port) else { return };
-        let Some(seat) = self.seats.get_mut(*at) else { return };
-        seat.delivered += 1;
-        self.last_ns = self.last_ns.max(frame.time_ns);
+        let seat = *self.at.get(&port)?;
         let verdict = match fate.outcome {
             Outcome::Forwarded | Outcome::Flooded => pcapng::VERDICT_REDIRECT,
             Outcome::Dropped | Outcome::Lost => pcapng::VERDICT_SHOT,
         };
-        let packet = Packet {
-            interface: u32::try_from(*at).unwrap_or(u32::MAX),
-            time_ns: frame.time_ns,
-            length: frame.length,
-            flags: direction | cast(frame.bytes),
-            id: frame.number,
-            verdict,
-            comment: self.words.tell(frame.fate, &fate),
-            bytes: frame.bytes,
-        };
-        pcapng::packet(out, &packet);
+        let options = pcapng::shared_options(&self.words.tell(&fate), verdict);
+        if self.stamps.len() >= STAMPS_MAX {
+            self.forget_stamps();
+        }
+        self.last_stamp = self.stamps.len();
+        self.stamp_of.insert(bytes.into(), self.last_stamp);
+        self.stamps.push(Stamp { fate: bytes.into(), seat, direction, options });
+        Some(())
+    }
+
+    /// A port is called otherwise, or another file begins.
+    fn forget_stamps(&mut self) {
+        self.stamps.clear();
+        self.stamp_of.clear();
     }
 
     /// Ends a file that another one follows: only what it holds is known.

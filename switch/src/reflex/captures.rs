@@ -22,20 +22,26 @@ pub struct Capture<'a> {
 pub struct CaptureRing {
     map: OwnedFd,
     mapped: Option<RingBuf<MapData>>,
+    /// It could not be mapped, and that was said: it is tried again at every look.
+    is_refused: bool,
 }
 
 impl CaptureRing {
     pub(super) fn new(map: OwnedFd) -> Self {
-        Self { map, mapped: None }
+        Self { map, mapped: None, is_refused: false }
     }
 
     /// The ring as memory. Where the last reader stopped is written in the ring itself.
     fn mapped(&mut self) -> Option<&mut RingBuf<MapData>> {
         if self.mapped.is_none() {
             match map(&self.map) {
-                Ok(ring) => self.mapped = Some(ring),
+                Ok(ring) => (self.mapped, self.is_refused) = (Some(ring), false),
                 // What it holds stays there; what finds no room any more is counted as lost.
-                Err(error) => tracing::error!("the ring of captured frames cannot be mapped: {error}"),
+                Err(error) if !self.is_refused => {
+                    self.is_refused = true;
+                    tracing::error!("the ring of captured frames cannot be mapped, captures stand still: {error}");
+                }
+                Err(_) => {}
             }
         }
         self.mapped.as_mut()
