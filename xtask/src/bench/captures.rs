@@ -11,7 +11,7 @@ use super::leftovers;
 use super::report::Bound::{self, AtLeast, AtMost};
 use super::report::Row;
 use super::statistics::{self, Ratio};
-use super::systems::{Analyser, Kind, Look};
+use super::systems::{Kind, Look};
 
 /// A filter that no frame of the bench matches, and that has to look at each to know it.
 const OTHERS: &str = "tcp port 4242";
@@ -51,8 +51,6 @@ const fn claim(
 const ALONE: (Kind, Look) = (Kind::Weft, Look::Nobody);
 /// The headers of everything go into a file.
 const ALL: (Kind, Look) = (Kind::Weft, Look::CaptureAll);
-/// Copies of all of a port's frames go elsewhere.
-const MIRRORED: Look = Look::Mirror("t0", Analyser::Elsewhere);
 /// The same of the largest that are no super-frames.
 const LARGE_FRAMES: Work = Work::Stream(Size::Bytes(1514), Load::Window(256), Vary::Nothing);
 const COST: (Route, Work, Figure) = (Route::Taps, WRITES, Figure::WriteCost);
@@ -79,12 +77,11 @@ const CLAIMS: &[Claim] = &[
         AtLeast(1.5),
     ),
     claim("bench:capture-bulk", "bulk TCP, headers of all to a file", BULK, ALL, ALONE, AtLeast(0.95)),
-    claim("bench:mirror-60", "60-byte frames of a mirrored port", RATE, (Kind::Weft, MIRRORED), ALONE, AtLeast(0.75)),
     claim(
-        "bench:mirror-60-here",
-        "60-byte frames of a mirrored port, the copies read on the same processors",
+        "bench:mirror-60",
+        "60-byte frames of a mirrored port",
         RATE,
-        (Kind::Weft, Look::Mirror("t0", Analyser::Here)),
+        (Kind::Weft, Look::Mirror("t0")),
         ALONE,
         AtLeast(0.75),
     ),
@@ -92,15 +89,7 @@ const CLAIMS: &[Claim] = &[
         "bench:mirror-1514",
         "1514-byte frames of a mirrored port",
         (Route::Taps, LARGE_FRAMES, Figure::Rate),
-        (Kind::Weft, MIRRORED),
-        ALONE,
-        AtLeast(0.75),
-    ),
-    claim(
-        "bench:mirror-1514-here",
-        "1514-byte frames of a mirrored port, the copies read on the same processors",
-        (Route::Taps, LARGE_FRAMES, Figure::Rate),
-        (Kind::Weft, Look::Mirror("t0", Analyser::Here)),
+        (Kind::Weft, Look::Mirror("t0")),
         ALONE,
         AtLeast(0.75),
     ),
@@ -108,7 +97,7 @@ const CLAIMS: &[Claim] = &[
         "bench:mirror-bulk",
         "bulk TCP of a mirrored port",
         BULK,
-        (Kind::Weft, Look::Mirror("c0", Analyser::Elsewhere)),
+        (Kind::Weft, Look::Mirror("c0")),
         ALONE,
         AtLeast(0.75),
     ),
@@ -116,7 +105,7 @@ const CLAIMS: &[Claim] = &[
         "bench:mirror-cost",
         "write of a 60-byte frame on a mirrored port",
         COST,
-        (Kind::Weft, MIRRORED),
+        (Kind::Weft, Look::Mirror("t0")),
         ALONE,
         AtMost(1.33),
     ),
@@ -124,7 +113,7 @@ const CLAIMS: &[Claim] = &[
         "bench:mirror-others",
         "60-byte frames beside a mirrored port",
         RATE,
-        (Kind::Weft, Look::Mirror("t2", Analyser::Elsewhere)),
+        (Kind::Weft, Look::Mirror("t2")),
         ALONE,
         AtLeast(0.98),
     ),

@@ -109,17 +109,8 @@ pub enum Look {
     Capture(&'static str, &'static str),
     /// `weft capture` of the headers of everything.
     CaptureAll,
-    /// A mirror of whole frames from a port; a port that is not there yet is made, and idle.
-    Mirror(&'static str, Analyser),
-}
-
-/// Where a mirror's copies go.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Analyser {
-    /// To a tap that a program on the same processors reads, frame by frame.
-    Here,
-    /// Away, by a device that takes them and is done with them, as a physical one is: a bridge without ports.
-    Elsewhere,
+    /// A mirror of whole frames from a port to an analyser's tap; a port that is not there yet is made, and idle.
+    Mirror(&'static str),
 }
 
 impl Look {
@@ -129,8 +120,7 @@ impl Look {
             Self::Nobody => "",
             Self::Capture(..) => ", a capture with a filter",
             Self::CaptureAll => ", a capture of headers",
-            Self::Mirror(_, Analyser::Here) => ", a mirror read here",
-            Self::Mirror(_, Analyser::Elsewhere) => ", a mirror",
+            Self::Mirror(_) => ", a mirror",
         }
     }
 }
@@ -253,17 +243,10 @@ impl System {
     pub fn look(&mut self, look: Look) -> Result<()> {
         let arguments = match look {
             Look::Nobody => return Ok(()),
-            Look::Mirror(port, analyser) => {
-                match analyser {
-                    Analyser::Here => {
-                        self.analyser = Some(Drain::start(tap::open(&self.namespace, "look", false)?));
-                        self.namespace.ip(&format!("link set look arp off txqueuelen {} up", tap::ANALYSER_RING))?;
-                    }
-                    Analyser::Elsewhere => {
-                        self.namespace.ip("link add look type bridge")?;
-                        self.namespace.ip("link set look arp off up")?;
-                    }
-                }
+            Look::Mirror(port) => {
+                // An analyser that reads what it is given.
+                self.analyser = Some(Drain::start(tap::open(&self.namespace, "look", false)?));
+                self.namespace.ip(&format!("link set look arp off txqueuelen {} up", tap::ANALYSER_RING))?;
                 self.namespace.noqueue("look")?;
                 if self.ask(&format!("port show {port}")).is_err() {
                     self.namespace.ip(&format!("link add {port} type veth peer name idle"))?;
