@@ -273,7 +273,11 @@ extern "C" fn watch_book(bit: u32, delivered: u32) -> u32 {
     let counts = unsafe { &mut *counts };
     // SAFETY: as above.
     let scene = unsafe { &*scene };
-    if delivered != 0 { counts.delivered.add(&scene.weight) } else { counts.lost.add(&scene.weight) }
+    if delivered != 0 {
+        counts.delivered.add(&scene.weight);
+    } else {
+        counts.lost.add(&scene.weight);
+    }
     0
 }
 
