@@ -65,7 +65,7 @@ pub struct Options {
     /// Measure the bridge in the place of each of ours: shows how far a ratio of this machine can be trusted.
     #[arg(long)]
     control: bool,
-    /// Measure nothing: write docs/BENCHMARKS.md from the run that is kept in docs/bench/results.json.
+    /// Measure nothing: write docs/BENCHMARKS.md and its plots from the run that is kept in docs/bench/results.json.
     #[arg(long)]
     render: bool,
 }
@@ -110,7 +110,7 @@ const NEEDS: &[Need] = &[setup::need("sockperf", "sockperf", "round trips over U
 /// Measures what is wanted, prints it, and writes it down.
 pub fn run(options: &Options) -> Result<()> {
     if options.render {
-        return Report::read(&workspace::root().join("docs/bench/results.json"))?.document();
+        return Report::read(&workspace::root().join("docs/bench/results.json"))?.keep();
     }
     setup::run(false)?;
     shell::need_root("the bench")?;

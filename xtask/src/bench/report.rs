@@ -222,8 +222,7 @@ impl Report {
         if partial {
             return Ok(());
         }
-        self.write(&workspace::root().join("docs/bench"))?;
-        self.document()
+        self.keep()
     }
 
     /// Reads a run that was kept.
@@ -232,8 +231,9 @@ impl Report {
         serde_json::from_str(&text).with_context(|| format!("{} is no run of the bench", file.display()))
     }
 
-    /// Writes `docs/BENCHMARKS.md`.
-    pub fn document(&self) -> Result<()> {
+    /// Writes `docs/BENCHMARKS.md`, and what it is made of beside it.
+    pub fn keep(&self) -> Result<()> {
+        self.write(&workspace::root().join("docs/bench"))?;
         let document = workspace::root().join("docs/BENCHMARKS.md");
         fs::write(&document, self.markdown()?)?;
         eprintln!("bench: {}", document.display());
