@@ -140,7 +140,7 @@ in_every_mode! {
 #[test]
 fn a_full_disk_costs_what_was_to_be_kept_and_neither_traffic_nor_metrics() {
     Arena::run(&[Need::Bpf], |arena| {
-        let disk = Disk::new(c"size=1m")?;
+        let disk = Disk::new(c"size=8m")?;
         let (daemon, a, b) = keeping(arena, Mode::Kernel, &format!("path = \"{HISTORY}\""))?;
         talk(&a, &b, 0..10)?;
         wait::until_true("it is kept", wait::SOON, || Ok(fs::metadata(format!("{HISTORY}-wal")).is_ok()))?;
@@ -148,16 +148,15 @@ fn a_full_disk_costs_what_was_to_be_kept_and_neither_traffic_nor_metrics() {
         // Known from now on, so that nothing need be flooded.
         b.send(&Builder::new(frames::station(2), frames::station(1)).build())?;
         Disk::fill()?;
-        // More than what is left of the log's last pages could hold.
-        let mut next = 1000;
-        wait::until_true("the loss is counted", wait::SOON, || {
-            for number in next..next + 200 {
-                a.send(&Builder::new(frames::station(number), frames::station(2)).number(1).build())?;
+        // More than what is left of the log's last pages could hold, and less than an empty disk takes.
+        let others: Vec<u32> = (1000..3000).collect();
+        for some in others.chunks(200) {
+            for number in some {
+                a.send(&Builder::new(frames::station(*number), frames::station(2)).number(1).build())?;
             }
-            next += 200;
             b.drain()?;
-            Ok(Scrape::now()?.value(LOST)? > 0.0)
-        })?;
+        }
+        wait::until_true("the loss is counted", wait::SOON, || Ok(Scrape::now()?.value(LOST)? > 0.0))?;
         ensure!(daemon.log().contains("the history cannot be written"), "{}", daemon.log());
         let told = status(&daemon)?;
         ensure!(told["problem"].is_string() && told["lost"].as_u64() > Some(0), "{told}");
