@@ -9,7 +9,7 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
 use anyhow::{Context, Result, bail, ensure};
-use rustix::process::{Pid, Signal, kill_process, test_kill_process};
+use rustix::process::{Pid, Signal, kill_process};
 use signal_hook::consts::{SIGHUP, SIGINT, SIGTERM};
 
 use super::lab::{self, until};
@@ -71,8 +71,15 @@ fn owner(name: &str) -> Option<Pid> {
     Pid::from_raw(name.strip_prefix(lab::PREFIX)?.split('-').next()?.parse().ok()?)
 }
 
+/// Whether a process is there that has not ended: one that was killed answers to signals until its parent has asked for it.
 fn lives(process: Pid) -> bool {
-    test_kill_process(process).is_ok()
+    let stat = fs::read_to_string(format!("/proc/{}/stat", process.as_raw_nonzero()));
+    stat.is_ok_and(|stat| !has_ended(&stat))
+}
+
+/// Whether `/proc/PID/stat` is that of a process that has ended (`proc_pid_stat(5)`: its name in brackets, then its state).
+fn has_ended(stat: &str) -> bool {
+    stat.rsplit_once(") ").is_none_or(|(_, state)| state.starts_with(['Z', 'X']))
 }
 
 /// Ends what runs in a namespace, each by its id; what does not end when it is asked to is made to.
@@ -99,7 +106,7 @@ fn inside(namespace: &str) -> Result<Vec<Pid>> {
 mod tests {
     use rustix::process::Pid;
 
-    use super::{is_of, owner};
+    use super::{has_ended, is_of, lives, owner};
 
     #[test]
     fn an_instance_of_a_bench_with_a_longer_number_is_not_touched() {
@@ -107,6 +114,13 @@ mod tests {
         for another in ["wb47110a", "wb4711", "wb471a", "weft0"] {
             assert!(!is_of(another, "wb4711"), "{another}");
         }
+    }
+
+    #[test]
+    fn who_was_killed_and_not_yet_asked_for_lives_no_more() {
+        assert!(lives(rustix::process::getpid()));
+        assert!(!has_ended("12 (a) Z) S 1 12") && has_ended("12 (xtask) Z 1 12") && has_ended("12 (xtask) X 1 12"));
+        assert!(has_ended(""));
     }
 
     #[test]
