@@ -28,7 +28,7 @@ pub(crate) const REFUSED: u32 = 0x100;
 #[inline(never)]
 pub(crate) extern "C" fn punt(skb: *mut __sk_buff, id: u32, to_group: u32) -> u32 {
     let (skb, to_group) = (Skb(skb), to_group != 0);
-    // Booked in one place, by the caller: the verifier walks the booking once for each call of it.
+    // Booked in one place, by the caller, who knows the flow as well.
     let drop = |reason: DropReason| REFUSED | reason as u32;
     let (Some(settings), Some(port)) = (SETTINGS.get_ptr(0), PORTS.get_ptr(id)) else { return drop(DropReason::Other) };
     let (Some(buckets), Some(punts)) = (BUCKETS.get_ptr_mut(id), PUNTS.get_ptr_mut(0)) else {
